@@ -1,0 +1,97 @@
+"""A stack file made runnable: engines, acceptances and the cache handed to the gateway."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from halve.assembly import entries
+from halve.assembly.config import Config
+from halve.core import Stack
+from halve.core.documents import load_yaml
+from halve.engines import engine
+from halve.errors import ConfigError
+from halve.levers.cascade import serve_acceptance
+from halve.levers.exact_cache import cache_key, serve_cache
+from halve.optimize.store import load_stack
+from halve.pricing import Catalogue
+from halve.serving.gateway import Chain, Gateway, InputSpec
+from halve.serving.gateway import serve as serve_gateway
+from halve.units import SECONDS_PER_HOUR
+
+
+def make_chain(stack: Stack, *, folder: Path, catalogue: Catalogue | None = None) -> Chain:
+    """Return the stack with all that its stages need.
+
+    Args:
+        stack: What to serve; models of the torch engine have their entry set.
+        folder: What the models' file paths are relative to.
+        catalogue: Prices, for the cost metric.
+    """
+    prices = catalogue or Catalogue.load()
+    kinds = {stack.gateway.instance_type, *(deployment.instance_type for deployment in stack.deployments)}
+    cache = stack.cache_stage
+    texts = stack.models[0].preprocess.kind == "wordpiece"
+    return Chain(
+        stack=stack,
+        load=lambda model, threads: engine(model.engine).load(model, threads=threads, folder=folder),
+        accepts={
+            str(stage.model): serve_acceptance(stage.accept) for stage in stack.model_stages if stage.accept is not None
+        },
+        cache=serve_cache(cache) if cache else None,
+        cache_key=cache_key if cache else None,
+        labels=stack.labels,
+        usd_per_vcpu_second={name: _usd_per_vcpu_second(prices, name) for name in kinds},
+        takes=InputSpec(datatype="BYTES" if texts else "FP32"),
+    )
+
+
+def _usd_per_vcpu_second(catalogue: Catalogue, name: str) -> float:
+    kind = catalogue.instance(name)
+    return kind.usd_per_hour / kind.vcpus / SECONDS_PER_HOUR
+
+
+def serve(
+    stack_path: Path,
+    *,
+    config: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve a stack file until SIGTERM or SIGINT.
+
+    Args:
+        stack_path: A `stack.yaml`, with its models beside it.
+        config: The config it came from; needed if a model is Python code, which a stack file never names.
+        host: Address to listen on.
+        port: 0 lets the system choose.
+        ready: Called with the port once requests are taken.
+
+    Raises:
+        ConfigError: If the stack breaks a rule, or needs the config and none was given.
+        EnvironmentFailedError: If the port is taken.
+    """
+    stack = load_stack(stack_path)
+    with ExitStack() as scope:
+        given = None
+        if config is not None:
+            given = load_yaml(Config, config)
+            scope.enter_context(entries.importable(config.parent))
+        stack = with_entries(stack, given, source=str(stack_path))
+        serve_gateway(Gateway(make_chain(stack, folder=stack_path.parent)), host=host, port=port, ready=ready)
+
+
+def with_entries(stack: Stack, config: Config | None, *, source: str) -> Stack:
+    """Return the stack with the entries of its torch models, as the config has them.
+
+    Raises:
+        ConfigError: Naming each torch model that the config does not know.
+    """
+    known = {given.name: given.entry for given in (config.model, *config.answerers)} if config else {}
+    lost = [model.name for model in stack.models if model.engine == "torch" and not known.get(model.name)]
+    if lost:
+        hint = "give the config that it came from with --config" if config is None else "the config does not name it"
+        raise ConfigError(source, [f"model {name} is Python code: {hint}." for name in lost])
+    models = (replace(model, entry=known[model.name]) if model.engine == "torch" else model for model in stack.models)
+    return replace(stack, models=tuple(models))

@@ -1,0 +1,5 @@
+"""`python -m halve.cli` is `halve`."""
+
+from halve.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The measuring room: what a stack costs and how fast it answers."""

@@ -1,0 +1,1 @@
+"""Techniques that make new, cheaper models."""

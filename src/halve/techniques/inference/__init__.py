@@ -1,0 +1,1 @@
+"""Techniques that decide who answers, and in how many steps. They make no model."""

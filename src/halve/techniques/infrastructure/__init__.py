@@ -1,0 +1,1 @@
+"""How models are run: fleets, batches. Changes no answer."""

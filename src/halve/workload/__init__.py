@@ -1,0 +1,31 @@
+"""Examples and traffic: read, split, drawn, changed, described. Runs no model and knows no price."""
+
+from halve.workload.arrivals import diurnal, gamma_bursts, poisson, read_arrivals
+from halve.workload.azure import AZURE_TRACES, azure_trace
+from halve.workload.describe import TrafficDescription, describe
+from halve.workload.metrics import Accuracy
+from halve.workload.readers import encode_references, examples_from, read_examples
+from halve.workload.split import payload_digest, split_examples
+from halve.workload.traffic import assign_examples, declare_popularity, multiply, speed_up, thin
+
+__all__ = [
+    "AZURE_TRACES",
+    "Accuracy",
+    "TrafficDescription",
+    "assign_examples",
+    "azure_trace",
+    "declare_popularity",
+    "describe",
+    "diurnal",
+    "encode_references",
+    "examples_from",
+    "gamma_bursts",
+    "multiply",
+    "payload_digest",
+    "poisson",
+    "read_arrivals",
+    "read_examples",
+    "speed_up",
+    "split_examples",
+    "thin",
+]
