@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from halve.core import Example
 from halve.errors import WorkloadError
-from halve.workload import encode_references, examples_from, read_examples
+from halve.workload import encode_references, examples_from, read_examples, read_payloads
 
 IMAGES = np.arange(12, dtype=np.float64).reshape(3, 2, 2)
 CLASSES = np.array([0, 2, 0], dtype=np.uint8)
@@ -321,3 +321,23 @@ class TestEncodeReferences:
         assert encode_references(self.INDICES, ["0", "1"]) == list(self.INDICES)
         with pytest.raises(WorkloadError, match=r"label '1' must stand at its own index.* It stands at 0\."):
             encode_references(self.INDICES, ["1", "0"])
+
+
+class TestPayloadsAlone:
+    def test_no_references_are_needed(self, tmp_path: Path) -> None:
+        expected = [image.tolist() for image in IMAGES]
+        for path in (
+            jsonl(tmp_path, *({"x": image.tolist()} for image in IMAGES)),
+            npz(tmp_path, x=IMAGES),
+            parquet(tmp_path, x=IMAGES.tolist()),
+        ):
+            assert [payload.tolist() for payload in read_payloads(path, payload="x")] == expected
+        assert read_payloads(csv(tmp_path, ("1", "a"), ("2", "a")), payload="x") == ["1", "2"]
+
+    def test_the_rules_of_payloads_hold(self, tmp_path: Path) -> None:
+        with pytest.raises(WorkloadError, match=r"payload of row 2 of .* must be a text, like row 1. Got a tensor"):
+            read_payloads(jsonl(tmp_path, {"x": "a"}, {"x": [1.0]}), payload="x")
+        with pytest.raises(WorkloadError, match="must have a column 'z'. Did you|must have a column 'z'. It has x"):
+            read_payloads(npz(tmp_path, x=IMAGES), payload="z")
+        with pytest.raises(WorkloadError, match="must hold at least 1 row. Got 0"):
+            read_payloads(jsonl(tmp_path, "\n"), payload="x")

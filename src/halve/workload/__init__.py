@@ -4,7 +4,7 @@ from halve.workload.arrivals import diurnal, gamma_bursts, poisson, read_arrival
 from halve.workload.azure import AZURE_TRACES, azure_trace
 from halve.workload.describe import TrafficDescription, describe
 from halve.workload.metrics import Accuracy
-from halve.workload.readers import encode_references, examples_from, read_examples
+from halve.workload.readers import encode_references, examples_from, read_examples, read_payloads
 from halve.workload.split import payload_digest, split_examples
 from halve.workload.traffic import assign_examples, declare_popularity, multiply, speed_up, thin
 
@@ -25,6 +25,7 @@ __all__ = [
     "poisson",
     "read_arrivals",
     "read_examples",
+    "read_payloads",
     "speed_up",
     "split_examples",
     "thin",

@@ -36,12 +36,26 @@ def read_examples(path: Path, *, payload: str, reference: str) -> list[Example]:
         WorkloadError: If the file is missing, damaged, empty or lacks a column; if a reference is neither a class index
             nor a text; if tensors hold NaN or differ in shape; or if all examples are of one class. Rows count from 1.
     """
+    payloads, references = _reader(path)(path, payload, reference)
+    return _checked(payloads, references, source=str(path))
+
+
+def read_payloads(path: Path, *, payload: str) -> list[Payload]:
+    """Return the payloads of a file without looking for references; else as `read_examples`."""
+    rows, _ = _reader(path)(path, payload, payload)
+    payloads = [_payload(row, number, str(path)) for number, row in enumerate(rows, start=1)]
+    if not payloads:
+        raise WorkloadError(f"{path} must hold at least 1 row. Got 0.")
+    _check_forms(payloads, str(path))
+    return payloads
+
+
+def _reader(path: Path) -> Callable[[Path, str, str], Columns]:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise WorkloadError(f"{path} must end in {', '.join(_READERS)}. Got {path.suffix!r}.")
     check_exists(path)
-    payloads, references = read(path, payload, reference)
-    return _checked(payloads, references, source=str(path))
+    return read
 
 
 def examples_from(value: object) -> list[Example]:
@@ -166,13 +180,18 @@ def _reference(value: object, number: int, source: str) -> int | str:
 
 def _check_alike(examples: Sequence[Example], source: str) -> None:
     first = examples[0]
+    _check_forms([example.payload for example in examples], source)
     for number, example in enumerate(examples, start=1):
-        if _form(example.payload) != _form(first.payload):
-            rule = f"{_form(first.payload)}, like row 1"
-            raise WorkloadError(f"payload of row {number} of {source} must be {rule}. Got {_form(example.payload)}.")
         if type(example.reference) is not type(first.reference):
             rule = f"a {_KIND[type(first.reference)]}, like row 1"
             raise WorkloadError(f"reference of row {number} of {source} must be {rule}. Got {example.reference!r}.")
+
+
+def _check_forms(payloads: Sequence[Payload], source: str) -> None:
+    for number, row in enumerate(payloads, start=1):
+        if _form(row) != _form(payloads[0]):
+            rule = f"{_form(payloads[0])}, like row 1"
+            raise WorkloadError(f"payload of row {number} of {source} must be {rule}. Got {_form(row)}.")
 
 
 _KIND = {int: "class index", str: "text"}
