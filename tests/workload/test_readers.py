@@ -337,7 +337,7 @@ class TestPayloadsAlone:
     def test_the_rules_of_payloads_hold(self, tmp_path: Path) -> None:
         with pytest.raises(WorkloadError, match=r"payload of row 2 of .* must be a text, like row 1. Got a tensor"):
             read_payloads(jsonl(tmp_path, {"x": "a"}, {"x": [1.0]}), payload="x")
-        with pytest.raises(WorkloadError, match="must have a column 'z'. Did you|must have a column 'z'. It has x"):
+        with pytest.raises(WorkloadError, match=r"must have a column 'z'\. It has x"):
             read_payloads(npz(tmp_path, x=IMAGES), payload="z")
-        with pytest.raises(WorkloadError, match="must hold at least 1 row. Got 0"):
+        with pytest.raises(WorkloadError, match=r"must hold at least 1 row\. Got 0"):
             read_payloads(jsonl(tmp_path, "\n"), payload="x")

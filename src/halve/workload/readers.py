@@ -250,7 +250,7 @@ def _read_parquet(path: Path, payload: str, reference: str) -> Columns:
 
     try:
         check_columns(path, wanted=(payload, reference), known=pq.read_schema(path).names)
-        table = pq.read_table(path, columns=[payload, reference])
+        table = pq.read_table(path, columns=sorted({payload, reference}))
     except (pa.ArrowException, OSError) as error:
         raise WorkloadError(f"{path} must be a readable Parquet file: {_line(error)}.") from None
     return [_cell(value) for value in table[payload]], table[reference].to_pylist()
