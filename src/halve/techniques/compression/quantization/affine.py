@@ -65,12 +65,12 @@ class Scheme:
     @property
     def lowest(self) -> int:
         """The least integer of the grid."""
-        return (-(2 ** (self.bits - 1)) + int(self.narrow)) if self.signed else 0
+        return int(self.narrow) - (1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def highest(self) -> int:
         """The greatest integer of the grid."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return (1 << (self.bits - int(self.signed))) - 1
 
 
 WEIGHTS = Scheme(bits=8, symmetric=True, signed=True, narrow=True)
@@ -194,8 +194,9 @@ def quantize(tensor: FloatArray, grid: Grid) -> NDArray[Any]:
     scale, zero_point = grid.expanded(tensor.shape)
     with np.errstate(over="ignore"):  # Too large to divide is infinite, and goes to an end.
         steps = np.rint(tensor.astype(np.float32, copy=False) / scale) + zero_point.astype(np.float32)
-    clamped = np.clip(steps, grid.scheme.lowest, grid.scheme.highest)
-    return clamped.astype(np.int8 if grid.scheme.signed else np.uint8)
+    clamped: FloatArray = np.clip(steps, grid.scheme.lowest, grid.scheme.highest)
+    integers: NDArray[Any] = clamped.astype(np.int8 if grid.scheme.signed else np.uint8)
+    return integers
 
 
 def dequantize(values: NDArray[Any], grid: Grid) -> FloatArray:
