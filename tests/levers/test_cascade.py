@@ -57,6 +57,15 @@ def test_without_a_cheaper_answerer_nothing_is_proposed(table_bench, baseline_of
     assert reason == "no cheaper answerer was brought, and none was made yet"
 
 
+def test_an_answerer_that_is_no_faster_than_the_last_model_is_not_proposed(table_bench, baseline_of, tmp_path):
+    bench = table_bench(tmp_path)
+    slow = bench.service_curve(bench.brought[0], threads=1)
+    stack = baseline_of(bench)
+    bench.brought = [*bench.brought, bench.baseline]
+    assert slow.median_seconds[0] < bench.service_curve(bench.baseline, threads=1).median_seconds[0]
+    assert {change.after.models[0].name for change in Cascade().propose(stack, bench)} == {"small"}
+
+
 def test_a_hopeless_answerer_is_not_proposed(table_bench, baseline_of, tmp_path):
     # 600 examples cannot even show that nothing is lost within 0.1 points.
     bench = table_bench(tmp_path, objective=Objective(quality_drop_at_most=0.001), wrong={"full": 0.0})

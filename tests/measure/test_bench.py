@@ -145,6 +145,16 @@ def test_choices_are_sorted_cheapest_first(table_bench, tmp_path):
     assert [model.name for model in bench.answerers()] == ["small", "full"]
 
 
+def test_what_a_lever_made_is_an_answerer_and_what_was_given_is_not_twice(table_bench, tmp_path):
+    bench = table_bench(tmp_path)
+    made = replace(bench.baseline, parent="full", recipe=Recipe(technique="quantization"))
+    bench.make_model(replace(bench.baseline, parent=None, recipe=Recipe(technique="given")), build=lambda folder: None)
+    assert [model.name for model in bench.answerers()] == ["small"]
+    bench.make_model(made, build=lambda folder: None)
+    bench.make_model(made, build=lambda folder: None)
+    assert [model.name for model in bench.answerers()] == ["small", "full"]
+
+
 def test_a_model_that_answers_singly_is_measured_and_planned_in_batches_of_one(table_bench, baseline_of, tmp_path):
     bench = table_bench(tmp_path)
     stack = baseline_of(bench)

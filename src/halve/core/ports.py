@@ -166,7 +166,7 @@ class Bench(Protocol):
         ...
 
     def answerers(self) -> Sequence[Model]:
-        """Return the cheaper answerers that the user brought, cheapest first."""
+        """Return the answerers that the user brought or a lever made, cheapest first."""
         ...
 
     def make_model(self, model: Model, *, build: "BuildModel") -> Model:

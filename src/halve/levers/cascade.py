@@ -24,9 +24,10 @@ class Cascade:
 
     def propose(self, stack: Stack, bench: Bench) -> Iterable[Change]:
         """Yield changes by answerer and by share of the quality budget, cautious first."""
-        known = {model.name for model in stack.models}
-        first = [stack.models[0]] if len(stack.model_stages) > 1 else []
-        for cheap in first or [model for model in bench.answerers() if model.name not in known]:
+        # What another lever made of the dear model is an answerer too: too wrong to replace it, it may still go first.
+        by_cost = [model.name for model in bench.answerers()]
+        dear = by_cost.index(stack.models[-1].name) if stack.models[-1].name in by_cost else len(by_cost)
+        for cheap in [stack.models[0]] if len(stack.model_stages) > 1 else bench.answerers()[:dear]:
             seen: set[tuple[str, float]] = set()
             for share in SHARES_OF_THE_BUDGET:
                 point = self._threshold(stack, bench, cheap, share)

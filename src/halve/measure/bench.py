@@ -80,6 +80,7 @@ class MeasuringBench:
     rules: Rules
     seed: int
     progress: Progress
+    _made: dict[str, Model] = field(default_factory=dict, init=False)
     _outcomes: dict[Path, Outcomes] = field(default_factory=dict, init=False)
     _curves: dict[Path, ServiceCurve] = field(default_factory=dict, init=False)
     _measurements: dict[tuple[str, str], Measurement] = field(default_factory=dict, init=False)
@@ -252,8 +253,9 @@ class MeasuringBench:
         return [threads for threads in (1, 2, 4, 8, 16) if threads <= usable_cores()]
 
     def answerers(self) -> Sequence[Model]:
-        """Return the cheaper answerers that the user brought, cheapest first."""
-        return sorted(self.brought, key=lambda model: self.service_curve(model, threads=1).median_seconds[0])
+        """Return the answerers that the user brought or a lever made, cheapest first."""
+        known = (*self.brought, *self._made.values())
+        return sorted(known, key=lambda model: self.service_curve(model, threads=1).median_seconds[0])
 
     def make_model(self, model: Model, *, build: BuildModel) -> Model:
         """Return the model with its files, building them at most once for this name, parent and recipe."""
@@ -265,7 +267,10 @@ class MeasuringBench:
             with self.progress.task(f"making {model.name}", total=1) as advance, new_folder(folder) as partial:
                 build(partial)
                 advance()
-        return replace(model, files=(*model.files, *adopt_files(folder, relative_to=self.folder)))
+        made = replace(model, files=(*model.files, *adopt_files(folder, relative_to=self.folder)))
+        if made.parent is not None:
+            self._made[made.name] = made
+        return made
 
     def model_folder(self, model: Model) -> Path:
         """Return the folder that the model's file paths are relative to."""

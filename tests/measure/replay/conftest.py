@@ -96,7 +96,7 @@ def scripted():
             started.set()
             await stop.wait()
             server.close()
-            await rounds_of_the_loop()  # a connection accepted just now gets its handler: one never begun closes nothing
+            await rounds_of_the_loop()  # a connection accepted just now gets its handler, which closes it
             handlers = asyncio.all_tasks() - {asyncio.current_task()}
             for handler in handlers:
                 handler.cancel()
