@@ -24,6 +24,7 @@ from halve.techniques.compression.quantization.affine import (
     integer_matmul,
     quantize,
     quantize_tensor,
+    used_integers,
 )
 
 ROUNDING = 1e-4
@@ -321,3 +322,48 @@ def test_the_smallest_scale_still_divides_the_smallest_number():
     grid = grid_of_range(0, 1e-45, ACTIVATIONS)
     assert float(grid.scale) == SMALLEST_SCALE
     assert quantize(np.array([1e-45, SMALLEST_SCALE], np.float32), grid).tolist() == [0, 1]
+
+
+# Symmetric or asymmetric: the rule, and what it costs to break it.
+
+
+def mean_squared_error(tensor, scheme):
+    return float(np.mean(np.square(quantize_tensor(tensor, scheme).real() - tensor)))
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+
+
+def test_a_symmetric_grid_wastes_half_its_integers_on_a_relu(normal):
+    activation = np.maximum(normal, 0)
+    top = float(activation.max())
+    assert used_integers(0, top, grid_of_range(0, top, WEIGHTS)) == 128
+    assert used_integers(0, top, grid_of_range(0, top, ACTIVATIONS)) == 256
+    # Half the integers: twice the step, four times the squared error.
+    assert mean_squared_error(activation, WEIGHTS) / mean_squared_error(activation, ACTIVATIONS) == pytest.approx(
+        4, 0.05
+    )
+
+
+def test_a_symmetric_grid_wastes_what_lies_beyond_the_shorter_side():
+    symmetric, asymmetric = (grid_of_range(-0.8, 1.2, scheme) for scheme in (WEIGHTS, ACTIVATIONS))
+    assert used_integers(-0.8, 1.2, symmetric) == 85 + 1 + 127
+    assert dequantize(np.array([-127, -86, -85], np.int8), symmetric) == pytest.approx(
+        [-1.2, -0.8126, -0.8031], abs=1e-4
+    )
+    assert used_integers(-0.8, 1.2, asymmetric) == 256
+
+
+def test_a_tanh_loses_nothing_on_a_symmetric_grid(normal):
+    activation = np.tanh(2 * normal)
+    assert used_integers(-1, 1, grid_of_range(-1, 1, WEIGHTS)) == 255
+    # It even gains a little: -1 and 1 are exact, and on 256 integers with 0 among them they cannot both be.
+    assert 0.8 < mean_squared_error(activation, WEIGHTS) / mean_squared_error(activation, ACTIVATIONS) < 1
+
+
+def test_asymmetric_weights_would_gain_little_where_they_lie_around_zero(normal):
+    weight = normal.reshape(100, 200)
+    asymmetric = Scheme(symmetric=False, narrow=False)
+    assert mean_squared_error(weight, WEIGHTS) / mean_squared_error(weight, asymmetric) == pytest.approx(1, abs=0.15)

@@ -211,6 +211,12 @@ def fake_quantize(tensor: FloatArray, grid: Grid) -> FloatArray:
     return dequantize(quantize(tensor, grid), grid)
 
 
+def used_integers(low: float, high: float, grid: Grid) -> int:
+    """Return how many integers of a grid of one scale stand for a number in [low, high]; the others are wasted."""
+    first, last = quantize(np.array([low, high], np.float32), grid).tolist()
+    return int(last) - int(first) + 1
+
+
 def quantize_tensor(tensor: FloatArray, scheme: Scheme) -> QuantizedTensor:
     """Return the tensor on the grid of its own range: round to nearest."""
     grid = grid_of_tensor(tensor, scheme)
