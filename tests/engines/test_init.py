@@ -15,7 +15,9 @@ def test_every_engine_is_found_by_its_name(name):
 
 
 def test_an_unknown_engine_lists_the_known_ones():
-    with pytest.raises(InvalidParameterError, match=r"engine must be one of torch, onnxruntime, recorded. Got 'tpu'"):
+    with pytest.raises(
+        InvalidParameterError, match=r"engine must be one of torch, onnxruntime, openvino, recorded. Got 'tpu'"
+    ):
         engine("tpu")
 
 
@@ -28,18 +30,20 @@ def test_threads_must_be_at_least_one(name, make_model, folder):
 def test_naming_engines_and_techniques_loads_no_heavy_library():
     code = (
         "import sys, halve.engines, halve.testing.engine_contract, halve.techniques.compression.quantization;"
-        "[halve.engines.engine(name) for name in ('torch', 'onnxruntime', 'recorded')];"
-        "print([name for name in ('torch', 'onnx', 'onnxruntime', 'tokenizers', 'pyarrow') if name in sys.modules])"
+        "[halve.engines.engine(name) for name in ('torch', 'onnxruntime', 'openvino', 'recorded')];"
+        "heavy = ('torch', 'onnx', 'onnxruntime', 'openvino', 'tokenizers', 'pyarrow');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"), [("torch", "torch", "torch"), ("onnxruntime", "onnxruntime", "onnx")]
+    ("name", "package", "extra"),
+    [("torch", "torch", "torch"), ("onnxruntime", "onnxruntime", "onnx"), ("openvino", "openvino", "openvino")],
 )
 def test_a_missing_library_is_named_with_its_pip_command(name, package, extra, folder, make_model):
-    files = {"torch": "convolution.safetensors", "onnxruntime": "convolution.onnx"}
+    files = {name: "convolution.onnx", "torch": "convolution.safetensors"}
     code = f"""
 import hashlib, pathlib, sys
 sys.modules[{package!r}] = None

@@ -18,6 +18,10 @@ def engine(name: EngineName) -> Engine:
         from halve.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine()
+    if name == "openvino":
+        from halve.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine()
     if name == "torch":
         from halve.engines.torch import TorchEngine
 
