@@ -367,3 +367,50 @@ def test_asymmetric_weights_would_gain_little_where_they_lie_around_zero(normal)
     weight = normal.reshape(100, 200)
     asymmetric = Scheme(symmetric=False, narrow=False)
     assert mean_squared_error(weight, WEIGHTS) / mean_squared_error(weight, asymmetric) == pytest.approx(1, abs=0.15)
+
+
+# The runtime agrees.
+
+
+def run_quantize_linear(tensor, grid):
+    """Return what onnxruntime's QuantizeLinear and DequantizeLinear make of a tensor."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    axis = {} if grid.scheme.axis is None else {"axis": grid.scheme.axis}
+    kind = np.int8 if grid.scheme.signed else np.uint8
+    integers = TensorProto.INT8 if grid.scheme.signed else TensorProto.UINT8
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["r", "s", "z"], ["q"], **axis),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["real"], **axis),
+        ],
+        "g",
+        [helper.make_tensor_value_info("r", TensorProto.FLOAT, tensor.shape)],
+        [
+            helper.make_tensor_value_info("q", integers, tensor.shape),
+            helper.make_tensor_value_info("real", TensorProto.FLOAT, tensor.shape),
+        ],
+        [numpy_helper.from_array(grid.scale, "s"), numpy_helper.from_array(grid.zero_point.astype(kind), "z")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["q", "real"], {"r": tensor})
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize(
+    "scheme", [Scheme(narrow=False), Scheme(symmetric=False, narrow=False), ACTIVATIONS], ids=["s8", "s8 shifted", "u8"]
+)
+def test_onnxruntime_computes_the_same_bits(scheme, axis):
+    chosen = Scheme(bits=8, symmetric=scheme.symmetric, signed=scheme.signed, narrow=False, axis=axis)
+    rng = np.random.default_rng(4)
+    grid = grid_of_tensor(rng.uniform(-0.8, 6, (7, 600)).astype(np.float32), chosen)
+    scale, _ = grid.expanded((7, 600))
+    ties = (rng.integers(-300, 300, (7, 600)) + 0.5).astype(np.float32) * scale
+    usual = rng.standard_normal((7, 600)).astype(np.float32) * 4
+    far = (10 ** rng.uniform(-45, 38, (7, 600)) * rng.choice([-1, 1], (7, 600))).astype(np.float32)
+    for tensor in (ties, usual, far):
+        integers, real = run_quantize_linear(tensor, grid)
+        assert np.array_equal(integers, quantize(tensor, grid))
+        assert np.array_equal(real, fake_quantize(tensor, grid))
