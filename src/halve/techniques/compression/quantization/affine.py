@@ -14,7 +14,9 @@ and torch. Arithmetic is float32, division by the scale included, because that i
 Source: Jacob et al. 2018, arXiv:1712.05877, section 2.1; Nagel et al. 2021, arXiv:2106.08295, section 2.2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,24 @@ ACTIVATIONS = Scheme(bits=8, symmetric=False, signed=False, narrow=False)
 """For activations: asymmetric, because after a ReLU half of a symmetric grid would never be used."""
 
 
+def expand(values: Any, scheme: Scheme, shape: tuple[int, ...], repeat: Callable[[Any, int], Any]) -> Any:
+    """Return scales or zero points such that they broadcast with a tensor of this shape, in NumPy or torch.
+
+    Args:
+        values: An array of either library, as in `Grid`.
+        scheme: The integers.
+        shape: Of the tensor.
+        repeat: Repeats each number along the last axis so many times.
+    """
+    if scheme.group_size is not None:
+        return repeat(values, scheme.group_size)[..., : shape[-1]]
+    if scheme.axis is None:
+        return values
+    view = [1] * len(shape)
+    view[scheme.axis] = -1
+    return values.reshape(view)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
     """A scheme with its scales and zero points.
@@ -97,17 +117,8 @@ class Grid:
 
     def expanded(self, shape: tuple[int, ...]) -> tuple[FloatArray, IntArray]:
         """Return scale and zero point such that they broadcast with a tensor of this shape."""
-        axis, size = self.scheme.axis, self.scheme.group_size
-        if size is not None:
-            return (
-                np.repeat(self.scale, size, axis=-1)[..., : shape[-1]],
-                np.repeat(self.zero_point, size, axis=-1)[..., : shape[-1]],
-            )
-        if axis is None:
-            return self.scale, self.zero_point
-        view = [1] * len(shape)
-        view[axis] = -1
-        return self.scale.reshape(view), self.zero_point.reshape(view)
+        repeat = partial(np.repeat, axis=-1)
+        return expand(self.scale, self.scheme, shape, repeat), expand(self.zero_point, self.scheme, shape, repeat)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

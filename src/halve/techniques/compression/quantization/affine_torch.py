@@ -8,6 +8,7 @@ almost everywhere. Training replaces that gradient; see `training`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from halve.techniques.compression.quantization import affine
@@ -33,17 +34,13 @@ class TorchGrid:
 
     def expanded(self, shape: tuple[int, ...]) -> tuple["torch.Tensor", "torch.Tensor"]:
         """Return scale and zero point such that they broadcast with a tensor of this shape."""
-        axis, size = self.scheme.axis, self.scheme.group_size
-        if size is not None:
-            return (
-                self.scale.repeat_interleave(size, dim=-1)[..., : shape[-1]],
-                self.zero_point.repeat_interleave(size, dim=-1)[..., : shape[-1]],
-            )
-        if axis is None:
-            return self.scale, self.zero_point
-        view = [1] * len(shape)
-        view[axis] = -1
-        return self.scale.reshape(view), self.zero_point.reshape(view)
+        import torch
+
+        repeat = partial(torch.repeat_interleave, dim=-1)
+        return (
+            affine.expand(self.scale, self.scheme, shape, repeat),
+            affine.expand(self.zero_point, self.scheme, shape, repeat),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

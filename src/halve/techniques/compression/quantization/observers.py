@@ -108,7 +108,18 @@ class MovingAverage:
         return self._low, self._high
 
 
-class Percentile:
+class _OfHistogram:
+    """What the observers share that look at a histogram."""
+
+    def __init__(self) -> None:
+        self._histogram = Histogram()
+
+    def update(self, tensor: FloatArray) -> None:
+        """See one batch; see `Observer`."""
+        self._histogram.add(tensor)
+
+
+class Percentile(_OfHistogram):
     """The range that keeps a share of the numbers: as many are left out at each end, to one bin, outward.
 
     Args:
@@ -118,11 +129,8 @@ class Percentile:
     def __init__(self, *, share: float = 0.9999) -> None:
         if not 0 < share <= 1:
             raise InvalidParameterError("share", rule="in (0, 1]", value=share)
-        self._share, self._histogram = share, Histogram()
-
-    def update(self, tensor: FloatArray) -> None:
-        """See one batch; see `Observer`."""
-        self._histogram.add(tensor)
+        super().__init__()
+        self._share = share
 
     def range(self) -> tuple[float, float]:
         """Return the edges of the outermost bins that are kept, no wider than the data; see `Observer`."""
@@ -137,7 +145,7 @@ class Percentile:
         return max(low, seen.low), min(high, seen.high)
 
 
-class MeanSquaredError:
+class MeanSquaredError(_OfHistogram):
     """The range whose grid has the least mean squared error on the histogram of the data.
 
     Both ends are first drawn in together, then, on an asymmetric grid, each by itself in turn until neither
@@ -149,11 +157,8 @@ class MeanSquaredError:
     """
 
     def __init__(self, scheme: Scheme) -> None:
-        self._scheme, self._histogram = _one_scale(scheme), Histogram()
-
-    def update(self, tensor: FloatArray) -> None:
-        """See one batch; see `Observer`."""
-        self._histogram.add(tensor)
+        super().__init__()
+        self._scheme = _one_scale(scheme)
 
     def error(self, low: float, high: float) -> float:
         """Return the mean of (r - r_hat)^2 over what was seen, if [low, high] is covered."""
@@ -187,7 +192,7 @@ class MeanSquaredError:
         return min([ranges[0], *resolved], key=lambda ends: self.error(*ends))
 
 
-class Entropy:
+class Entropy(_OfHistogram):
     """The range [-T, T], cut to the data, that loses the least information: KL(P || Q) is least.
 
     P is the histogram of what the range holds, with what lies outside added to the outermost bins. Q is the same
@@ -200,11 +205,8 @@ class Entropy:
     """
 
     def __init__(self, scheme: Scheme) -> None:
-        self._scheme, self._histogram = _one_scale(scheme), Histogram()
-
-    def update(self, tensor: FloatArray) -> None:
-        """See one batch; see `Observer`."""
-        self._histogram.add(tensor)
+        super().__init__()
+        self._scheme = _one_scale(scheme)
 
     def range(self) -> tuple[float, float]:
         """Return the best range, the widest of equals; see `Observer`."""
