@@ -21,7 +21,7 @@ from halve.techniques.compression.quantization.affine import Grid, QuantizedTens
 from halve.techniques.compression.quantization.export import export_onnx
 from halve.techniques.compression.quantization.graph import Graph, Layer
 from halve.techniques.compression.quantization.qdq import write_qdq
-from halve.techniques.compression.quantization.training.prepare import Inputs, products, quantizers
+from halve.techniques.compression.quantization.training.prepare import Inputs, is_dense, products, quantizers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,12 +108,13 @@ def convert(prepared: "nn.Module", inputs: Inputs, path: Path) -> Converted:
         for layer, product in matched
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(write_qdq(graph, weights=weights, activations=activations))
+    dense = is_dense(prepared)
+    path.write_bytes(write_qdq(graph, weights=weights, activations=activations, only_products=dense))
     return Converted(
         path=path,
         layers=layers,
         left_in_fp32=tuple(layer.name for layer in graph.layers if layer.name not in weights),
-        tensors={names[number]: tensor for tensor, number in reversed(marks.items())},
+        tensors={names[number]: tensor for tensor, number in sorted(marks.items(), key=lambda mark: mark[1])},
     )
 
 

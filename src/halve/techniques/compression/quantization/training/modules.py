@@ -169,7 +169,11 @@ class QuantizedProduct(nn.Module):
         integers, step, bias = self.folded()
         input_step = _positive(input_step)
         scale = input_step * step
-        accumulated = self._apply((tensor / input_step).round(), integers, (bias / scale).round())
+        values = (tensor / input_step).round()
+        if isinstance(self.product, nn.Linear) and tensor.ndim > 2:
+            # Exported as MatMul, which has no bias: an Add of fp32 numbers follows.
+            return self._apply(values, integers, None) * scale + bias
+        accumulated = self._apply(values, integers, (bias / scale).round())
         return accumulated * (scale if isinstance(self.product, nn.Linear) else scale.reshape(1, *self.step.shape[:-1]))
 
     def _apply(self, tensor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

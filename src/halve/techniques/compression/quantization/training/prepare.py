@@ -2,8 +2,9 @@
 
 Rules of placement, which follow from how an integer runtime fuses kernels:
 
-- The input of every product is on a grid. Products that read one tensor share its grid, and so does everything else
-  that reads it.
+- The input of every product is on a grid. Products that read one tensor share its grid. In a network with
+  convolutions everything else that reads it does too: the kernel that wrote it wrote integers. In one without,
+  products write fp32 and residual sums read fp32.
 - A convolution's kernel writes integers, so its output (behind its batch norm and ReLU) is on a grid too. Where that
   is not the input of another product (a residual sum reads it) the grid has 8 bits: it costs no multiplication.
 - Reshaping and max pooling move numbers without changing them: the grid goes along.
@@ -114,6 +115,13 @@ def products(prepared: "nn.Module") -> dict[str, Any]:
     return {name: part for name, part in prepared.named_modules() if isinstance(part, QuantizedProduct)}
 
 
+def is_dense(prepared: "nn.Module") -> bool:
+    """Return whether all quantized products of a module are linear layers."""
+    from torch import nn
+
+    return all(isinstance(part.product, nn.Linear) for part in products(prepared).values())
+
+
 def batches(inputs: Inputs, size: int = _BATCH) -> Iterator[list[Any]]:
     """Yield the inputs as lists of tensors, `size` rows at a time."""
     import torch
@@ -154,15 +162,10 @@ def _sites(graph_module: "fx.GraphModule", bits: "Mapping[fx.Node, int]") -> lis
     """Return the grids of the graph, given the bits that each product wants of its input."""
     from torch import nn
 
-    from halve.techniques.compression.quantization.training.modules import QuantizedProduct
-
     outputs = set(next(node for node in graph_module.graph.nodes if node.op == "output").all_input_nodes)
-    homes = set()
-    for product in bits:
-        layer = graph_module.get_submodule(str(product.target))
-        if isinstance(layer, QuantizedProduct) and not isinstance(layer.product, nn.Linear):
-            homes.add(_behind_relu(product))
-    homes -= outputs
+    layers = products(graph_module)
+    convolutions = [node for node in bits if not isinstance(layers[str(node.target)].product, nn.Linear)]
+    homes = {_behind_relu(node) for node in convolutions} - outputs
     sites: dict[fx.Node, _Site] = {}
     for product, wanted in bits.items():
         path = _path(product.all_input_nodes[0])
@@ -195,9 +198,9 @@ def _path(node: "fx.Node") -> "list[fx.Node]":
 
 def _place(graph_module: "fx.GraphModule", sites: list[_Site]) -> None:
     """Insert one quantizer module per site behind each of its nodes, and hand its step to the products that read it."""
-    from halve.techniques.compression.quantization.training.modules import FakeQuantize, QuantizedProduct
+    from halve.techniques.compression.quantization.training.modules import FakeQuantize
 
-    graph = graph_module.graph
+    graph, dense, layers = graph_module.graph, is_dense(graph_module), products(graph_module)
     quantizer_of: dict[fx.Node, str] = {}
     for number, site in enumerate(sites):
         target = f"quantizer_{number}"
@@ -206,10 +209,12 @@ def _place(graph_module: "fx.GraphModule", sites: list[_Site]) -> None:
         for node in site.nodes:
             with graph.inserting_after(node):
                 rounded = graph.call_module(target, (node,))
-            node.replace_all_uses_with(rounded, delete_user_cb=lambda user, rounded=rounded: user is not rounded)
+            for reader in [user for user in node.users if user is not rounded]:
+                if not dense or reader.target in layers:
+                    reader.replace_input_with(node, rounded)
             quantizer_of[rounded] = target
     for node in list(graph.nodes):
-        if node.op == "call_module" and isinstance(graph_module.get_submodule(node.target), QuantizedProduct):
+        if node.op == "call_module" and node.target in layers:
             with graph.inserting_before(node):
                 step = graph.get_attr(quantizer_of[node.args[0]] + ".step")
             node.args = (node.args[0], step)
