@@ -8,7 +8,7 @@ from pathlib import Path
 
 from halve.core import Host
 
-PACKAGES = ("halve", "numpy", "scipy", "numba", "onnxruntime", "torch", "uvicorn")
+PACKAGES = ("halve", "numpy", "scipy", "numba", "onnxruntime", "openvino", "torch", "uvicorn")
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 
 

@@ -41,7 +41,7 @@ def models(name: str) -> "st.SearchStrategy[Model]":
     return st.builds(
         Model,
         name=st.just(name),
-        engine=st.sampled_from(["torch", "onnxruntime", "recorded"]),
+        engine=st.sampled_from(["torch", "onnxruntime", "openvino", "recorded"]),
         files=st.lists(files, max_size=2).map(tuple),
         preprocess=st.builds(Preprocess, kind=st.sampled_from(["tensor", "wordpiece"]), max_tokens=st.integers(1, 512)),
         parent=st.sampled_from([None, "full"]),
