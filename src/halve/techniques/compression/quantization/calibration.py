@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError, ModelError
-from halve.techniques.compression.quantization.affine import FloatArray
 from halve.techniques.compression.quantization.graph import Graph
 from halve.techniques.compression.quantization.observers import Observer
 from halve.techniques.compression.quantization.runtime import open_session

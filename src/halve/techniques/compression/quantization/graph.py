@@ -5,7 +5,6 @@ normalization is part of the convolution before it, a Gemm computes x W + b with
 of its own and every layer a weight of its own. Methods read and set weights and biases here; `qdq` writes the integers.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from halve.errors import InvalidParameterError, MissingExtraError
+from halve.errors import InvalidParameterError
 from halve.techniques.compression.quantization.affine import FloatArray
 from halve.techniques.compression.quantization.loading import read_model
 from halve.techniques.compression.quantization.nodes import attributes, used_names
@@ -32,7 +31,7 @@ class Layer:
         name: Of its ONNX node; no other node has it.
         operator: `Conv`, `Gemm` or `MatMul`.
         input: The tensor that is multiplied.
-        output: The tensor after product and bias.
+        output: The tensor that the node writes; of a MatMul without the bias, which an Add brings.
         weight: Initializer, used by this layer alone.
         bias: Initializer of shape (output channels,), used by this layer alone: the third input of Conv and
             Gemm; for MatMul the constant of an Add that alone consumes the product.
@@ -199,9 +198,9 @@ class Graph:
         settings = attributes(node)
         if node.op_type == "Gemm" and settings.get("transA"):
             return None
-        output, bias = node.output[0], None
+        bias = None
         if node.op_type == "MatMul":
-            output, bias = self._added(node)
+            bias = self._added(node)
         elif len(node.input) > 2 and node.input[2]:
             bias = node.input[2]
             if not self.is_constant(bias) or len(self._constants[bias].dims) != 1:
@@ -211,7 +210,7 @@ class Graph:
             name=node.name,
             operator=node.op_type,
             input=node.input[0],
-            output=output,
+            output=node.output[0],
             weight=node.input[1],
             bias=bias,
             groups=int(settings.get("group", 1)) if node.op_type == "Conv" else 1,
@@ -225,13 +224,11 @@ class Graph:
             return False
         return len(tensor.dims) >= 3 if node.op_type == "Conv" else len(tensor.dims) == 2
 
-    def _added(self, node: "NodeProto") -> tuple[str, str | None]:
-        """Return the tensor after the bias of a MatMul, and the bias."""
+    def _added(self, node: "NodeProto") -> str | None:
+        """Return the constant per channel that an Add alone adds to a MatMul."""
         product, channels = node.output[0], self._constants[node.input[1]].dims[1]
         readers = self.consumers(product)
         if len(readers) != 1 or readers[0].op_type != "Add" or product in self.outputs:
-            return product, None
-        for name in readers[0].input:
-            if self.is_constant(name) and list(self._constants[name].dims) == [channels]:
-                return readers[0].output[0], name
-        return product, None
+            return None
+        others = [name for name in readers[0].input if self.is_constant(name)]
+        return next((name for name in others if list(self._constants[name].dims) == [channels]), None)

@@ -25,7 +25,7 @@ from halve.techniques.compression.quantization.nodes import (
 )
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto
 
 OLDEST_OPSET = 13
 """QuantizeLinear has scales per channel from here on."""

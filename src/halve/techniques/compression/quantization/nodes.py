@@ -1,4 +1,4 @@
-"""Small questions to an ONNX graph as protobuf holds it: what a node reads, which names are taken, what nothing needs."""
+"""Small questions to an ONNX graph: what a node reads, which names are taken, what nothing needs."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -74,5 +74,3 @@ def remove_unused(graph: "GraphProto") -> None:
             kept.append(node)
     replace_field(graph.node, reversed(kept))
     replace_field(graph.initializer, (tensor for tensor in graph.initializer if tensor.name in needed))
-
-
