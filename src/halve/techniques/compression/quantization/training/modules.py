@@ -55,8 +55,8 @@ class FakeQuantize(nn.Module):
         """Set the grid to start from and begin to round."""
         self.watch = None
         with torch.no_grad():
-            self.step.copy_(torch.from_numpy(grid.scale))
-            self.zero_point.copy_(torch.from_numpy(grid.zero_point))
+            self.step.copy_(torch.tensor(grid.scale))
+            self.zero_point.copy_(torch.tensor(grid.zero_point))
         self._zero = int(grid.zero_point)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
@@ -109,15 +109,19 @@ class QuantizedProduct(nn.Module):
         self.freezes_statistics = True
         self.train(self.training)
 
-    def forward(self, tensor: torch.Tensor, input_step: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, tensor: torch.Tensor, input_step: torch.Tensor, output_step: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the product, normalized.
 
         Args:
             tensor: On the grid of its quantizer.
             input_step: That quantizer's `step`.
+            output_step: The `step` of the quantizer behind the product (and its ReLU), if the kernel writes integers:
+                then it rounds its sum to them in one go, and evaluation does the same.
         """
         if not self.training:
-            return self._integer_product(tensor, input_step)
+            return self._integer_product(tensor, input_step, output_step)
         weight = self.product.weight
         rounded = fake_quantize(
             weight,
@@ -165,7 +169,9 @@ class QuantizedProduct(nn.Module):
         layer.bias = nn.Parameter(torch.from_numpy(bias))
         return layer
 
-    def _integer_product(self, tensor: torch.Tensor, input_step: torch.Tensor) -> torch.Tensor:
+    def _integer_product(
+        self, tensor: torch.Tensor, input_step: torch.Tensor, output_step: torch.Tensor | None
+    ) -> torch.Tensor:
         integers, step, bias = self.folded()
         input_step = _positive(input_step)
         scale = input_step * step
@@ -174,7 +180,11 @@ class QuantizedProduct(nn.Module):
             # Exported as MatMul, which has no bias: an Add of fp32 numbers follows.
             return self._apply(values, integers, None) * scale + bias
         accumulated = self._apply(values, integers, (bias / scale).round())
-        return accumulated * (scale if isinstance(self.product, nn.Linear) else scale.reshape(1, *self.step.shape[:-1]))
+        shape = (-1,) if isinstance(self.product, nn.Linear) else self.step.shape[:-1]
+        if output_step is None:
+            return accumulated * scale.reshape(shape)
+        output_step = _positive(output_step)
+        return (accumulated * (scale / output_step).reshape(shape)).round() * output_step
 
     def _apply(self, tensor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if isinstance(self.product, nn.Linear):

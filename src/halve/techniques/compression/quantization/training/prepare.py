@@ -197,10 +197,11 @@ def _path(node: "fx.Node") -> "list[fx.Node]":
 
 
 def _place(graph_module: "fx.GraphModule", sites: list[_Site]) -> None:
-    """Insert one quantizer module per site behind each of its nodes, and hand its step to the products that read it."""
+    """Insert one quantizer module per site behind each of its nodes, and hand its step to the products around it."""
     from halve.techniques.compression.quantization.training.modules import FakeQuantize
 
     graph, dense, layers = graph_module.graph, is_dense(graph_module), products(graph_module)
+    homes = {node: _behind_relu(node) for node in graph.nodes if node.target in layers}
     quantizer_of: dict[fx.Node, str] = {}
     for number, site in enumerate(sites):
         target = f"quantizer_{number}"
@@ -209,15 +210,15 @@ def _place(graph_module: "fx.GraphModule", sites: list[_Site]) -> None:
         for node in site.nodes:
             with graph.inserting_after(node):
                 rounded = graph.call_module(target, (node,))
+            quantizer_of[node] = quantizer_of[rounded] = target
             for reader in [user for user in node.users if user is not rounded]:
                 if not dense or reader.target in layers:
                     reader.replace_input_with(node, rounded)
-            quantizer_of[rounded] = target
-    for node in list(graph.nodes):
-        if node.op == "call_module" and node.target in layers:
-            with graph.inserting_before(node):
-                step = graph.get_attr(quantizer_of[node.args[0]] + ".step")
-            node.args = (node.args[0], step)
+    for node, home in homes.items():
+        targets = [quantizer_of[node.args[0]], quantizer_of.get(home)]
+        with graph.inserting_before(node):
+            steps = tuple(graph.get_attr(f"{target}.step") for target in targets if target is not None)
+        node.args = (node.args[0], *steps)
     graph.lint()
     graph_module.recompile()
 
