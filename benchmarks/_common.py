@@ -38,10 +38,11 @@ class Result:
 
     Args:
         figures: Ours and the ratios, by name; an `Estimate` becomes NAME, NAME_low and NAME_high in the file.
+            Text and lists of text stay as they are.
         peers: What the other tools did, by tool.
     """
 
-    figures: dict[str, float | Estimate] = field(default_factory=dict)
+    figures: dict[str, float | str | list[str] | Estimate] = field(default_factory=dict)
     peers: dict[str, dict[str, float | str | Estimate]] = field(default_factory=dict)
 
 
@@ -135,8 +136,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def _flat(values: Mapping[str, float | str | Estimate]) -> dict[str, float | str]:
-    flat: dict[str, float | str] = {}
+def _flat(values: Mapping[str, float | str | list[str] | Estimate]) -> dict[str, float | str | list[str]]:
+    flat: dict[str, float | str | list[str]] = {}
     for key, value in values.items():
         if isinstance(value, Estimate):
             flat |= {key: value.median, f"{key}_low": value.low, f"{key}_high": value.high}

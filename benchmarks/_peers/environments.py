@@ -26,6 +26,15 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "quanto": ("optimum-quanto==0.2.7", "ninja", *TORCH, *NETWORKS),
     "auto-round": ("auto-round==0.16.1", *TORCH, *NETWORKS),
     "brevitas": ("brevitas==0.13.4", *TORCH, *NETWORKS),
+    "brevitas-onnx": (
+        "brevitas==0.13.4",
+        "onnx==1.23.2",
+        "onnxruntime==1.32.0",
+        "onnxscript==0.7.2",
+        "onnxoptimizer",
+        *TORCH,
+    ),
+    "neural-compressor": ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH),
 }
 """What is installed for each peer."""
 

@@ -182,7 +182,7 @@ def smollm2_layer(name: str) -> Callable[[bool, Log], Source]:
         weight, inputs = found[name]
         network = {"kind": "linear", "incoming": weight.shape[1], "outgoing": weight.shape[0]}
         module: Any = networks.build(network)
-        module[0].weight.data.copy_(weight)
+        module.linear.weight.data.copy_(weight)
         half = len(inputs) // 2
         return Source(
             network=network,
@@ -232,5 +232,7 @@ def _data() -> Path:
 
     root = os.environ.get("HALVE_DATA")
     if not root:
-        raise WorkloadError("HALVE_DATA must name the folder that holds fashion_mnist, clinc150 and gsm8k. Got nothing.")
+        raise WorkloadError(
+            "HALVE_DATA must name the folder that holds fashion_mnist, clinc150 and gsm8k. Got nothing."
+        )
     return Path(root)

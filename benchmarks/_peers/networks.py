@@ -3,6 +3,7 @@
 Weights lie beside it in `weights.safetensors`, so that all tools start from the same numbers.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,29 @@ def efficientnet(*, name: str) -> nn.Module:
 
 def mlp(*, sizes: list[int]) -> nn.Module:
     layers: list[nn.Module] = []
-    for incoming, outgoing in zip(sizes, sizes[1:], strict=False):
+    for incoming, outgoing in itertools.pairwise(sizes):
         layers += [nn.Linear(incoming, outgoing), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def linear(*, incoming: int, outgoing: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(incoming, outgoing, bias=False))
+class TokenLinear(nn.Module):
+    """A linear layer on (rows, 1, features), as in a language model: exported as MatMul, which 4-bit kernels take."""
+
+    def __init__(self, *, incoming: int, outgoing: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(incoming, outgoing, bias=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.linear(states.unsqueeze(1)).squeeze(1)
 
 
-KINDS = {"intents": IntentNetwork, "residual": residual, "efficientnet": efficientnet, "mlp": mlp, "linear": linear}
+KINDS = {
+    "intents": IntentNetwork,
+    "residual": residual,
+    "efficientnet": efficientnet,
+    "mlp": mlp,
+    "linear": TokenLinear,
+}
 
 
 def build(network: dict[str, Any]) -> nn.Module:

@@ -18,7 +18,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks._peers.worker import Batch, Built, Model, serve
 
-GROUP = 32
+GROUP = 64
 
 
 class Reader(CalibrationDataReader):
@@ -29,13 +29,12 @@ class Reader(CalibrationDataReader):
         return next(self.rest, None)
 
 
-def session(file: Path, *, note: str = "") -> Built:
+def session(file: Path) -> Built:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return Built(
-        answer=lambda batch: opened.run(None, batch)[0], size_bytes=file.stat().st_size, note=note
-    )
+    content = file.read_bytes()
+    opened = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return Built(answer=lambda batch: opened.run(None, batch)[0], size_bytes=len(content), content=content)
 
 
 def prepared(model: Model, folder: Path) -> Path:
@@ -68,9 +67,9 @@ def four_bits(algorithm: str) -> Any:
             "hqq": lambda: HQQWeightOnlyQuantConfig(block_size=GROUP),
             "gptq": lambda: GPTQWeightOnlyQuantConfig(calibration_data_reader=Reader(model), block_size=GROUP),
         }[algorithm]()
-        quantizer = MatMulNBitsQuantizer(onnx.load(model.onnx), algo_config=config)
-        quantizer.process()
         with tempfile.TemporaryDirectory() as folder:
+            quantizer = MatMulNBitsQuantizer(onnx.load(prepared(model, Path(folder))), algo_config=config)
+            quantizer.process()
             file = Path(folder, "int4.onnx")
             quantizer.model.save_model_to_file(str(file), use_external_data_format=False)
             return session(file)

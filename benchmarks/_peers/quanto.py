@@ -24,7 +24,7 @@ def build(**kinds: Any) -> Any:
                 for batch in model.torch_calibration():
                     module(*batch)
         freeze(module)
-        return Built(answer=torch_answer(module), size_bytes=stored_bytes(module))
+        return Built(answer=torch_answer(module, inference_mode=False), size_bytes=stored_bytes(module))
 
     return build_one
 

@@ -71,7 +71,7 @@ def _tensors(reader: Any, gguf: Any, *, heads: int, key_heads: int) -> Iterator[
 
 
 def _rotary_halves(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Undo llama.cpp's order of rows: it keeps the two numbers of a rotation side by side, transformers half a head apart."""
+    """Undo llama.cpp's order of rows: the two numbers of a rotation side by side, not half a head apart."""
     rows, columns = weight.shape
     return np.ascontiguousarray(
         weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

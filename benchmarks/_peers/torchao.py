@@ -1,6 +1,5 @@
 """torchao: dynamic INT8 and 4-bit weights of `nn.Linear`, and static INT8 by PT2E and Inductor's x86 backend."""
 
-import copy
 import io
 from typing import Any
 
@@ -13,12 +12,11 @@ from torchao.quantization import (
 )
 from torchao.quantization.granularity import PerGroup
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
-from benchmarks._peers.worker import Batch, Built, Model, serve, tensors, torch_answer
+from benchmarks._peers.worker import Built, Model, serve, torch_answer
 
-GROUP = 32
+GROUP = 64
 
 
 def stored_bytes(module: torch.nn.Module) -> int:

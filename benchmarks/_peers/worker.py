@@ -70,11 +70,13 @@ class Built:
         answer: Takes one batch of named arrays, returns the logits.
         size_bytes: Of what would be deployed: the file, or the integers and scales a module holds.
         note: What a reader must know, else empty.
+        content: The ONNX file, of tools that make one.
     """
 
     answer: Answer
     size_bytes: int
     note: str = ""
+    content: bytes | None = None
 
 
 Methods = Mapping[str, Callable[[Model], Built]]
@@ -87,12 +89,14 @@ class Server:
     methods: Methods
     built: dict[str, tuple[Model, Built]] = field(default_factory=dict)
 
-    def build(self, *, model: str, method: str) -> dict[str, Any]:
+    def build(self, *, model: str, method: str, keep: str | None = None) -> dict[str, Any]:
         folder = Model(Path(model))
         start = time.perf_counter()
         made = self.methods[method](folder)
         seconds = time.perf_counter() - start
         self.built[method] = (folder, made)
+        if keep is not None and made.content is not None:
+            Path(keep).write_bytes(made.content)
         return {"seconds": seconds, "size_bytes": made.size_bytes, "note": made.note, "sha256": folder.digests()}
 
     def answer(self, *, method: str, inputs: str, rows: int, to: str) -> dict[str, Any]:
@@ -139,12 +143,14 @@ def array(logits: Any) -> np.ndarray[Any, Any]:
     return np.asarray(found, dtype=np.float32)
 
 
-def torch_answer(module: Any) -> Answer:
-    """Return a function that runs a torch module on a batch, without gradients."""
+def torch_answer(module: Any, *, inference_mode: bool = True) -> Answer:
+    """Return a function that runs a torch module on a batch, without gradients; some tools fail in inference mode."""
     import torch
 
+    without_gradients = torch.inference_mode if inference_mode else torch.no_grad
+
     def answer(batch: Batch) -> Any:
-        with torch.inference_mode():
+        with without_gradients():
             return module(*tensors(batch))
 
     return answer
