@@ -19,6 +19,9 @@ from halve.measure.host import describe_host
 
 ROOT = Path(__file__).resolve().parent.parent
 
+Value = float | str | list[str] | dict[str, float]
+"""What a figure can be in the file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -42,7 +45,7 @@ class Result:
         peers: What the other tools did, by tool.
     """
 
-    figures: dict[str, float | str | list[str] | Estimate] = field(default_factory=dict)
+    figures: dict[str, Value | Estimate] = field(default_factory=dict)
     peers: dict[str, dict[str, float | str | Estimate]] = field(default_factory=dict)
 
 
@@ -136,8 +139,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def _flat(values: Mapping[str, float | str | list[str] | Estimate]) -> dict[str, float | str | list[str]]:
-    flat: dict[str, float | str | list[str]] = {}
+def _flat(values: Mapping[str, Value | Estimate]) -> dict[str, Value]:
+    flat: dict[str, Value] = {}
     for key, value in values.items():
         if isinstance(value, Estimate):
             flat |= {key: value.median, f"{key}_low": value.low, f"{key}_high": value.high}
