@@ -11,7 +11,13 @@ def dense_network():
     """float32 (batch, 16) -> logits (batch, 5), with a batch norm whose statistics are those of no batch."""
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 5)
+        nn.Linear(16, 32),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(32, 32),
+        nn.Tanh(),
+        nn.Linear(32, 5),
     )
     unsettle(network)
     return network.eval()

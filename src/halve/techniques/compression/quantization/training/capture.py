@@ -4,7 +4,9 @@ torch.export records what `forward` does in evaluation mode: dropout is gone, br
 when serving. That graph is what is trained, so that what is trained is what is exported.
 """
 
+import copy
 import operator
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +50,12 @@ def capture(module: "nn.Module", inputs: Mapping[str, NDArray[Any]]) -> "fx.Grap
     examples = tuple(torch.from_numpy(_at_least_two(array[:2])) for array in inputs.values())
     free = tuple(dict.fromkeys(_free_axes(array), torch.export.Dim.AUTO) for array in inputs.values())
     try:
-        traced = torch.export.export(module, examples, dynamic_shapes=free, strict=False).module()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|copyreg)\b")
+            traced = torch.export.export(module, examples, dynamic_shapes=free, strict=False).module()
     except Exception as error:  # torch.export raises many classes, some of them private.
         raise ModelError(f"torch cannot trace {type(module).__name__}: {str(error).strip().splitlines()[0]}") from error
-    graph: fx.Graph = traced.graph  # type: ignore[assignment]
+    graph: fx.Graph = traced.graph
     graph.set_codegen(fx.graph.CodeGen())  # Arguments and result as they are, without the tracer's tree of them.
     output = next(node for node in graph.nodes if node.op == "output")
     output.args = (output.args[0][0],)
@@ -62,11 +66,8 @@ def capture(module: "nn.Module", inputs: Mapping[str, NDArray[Any]]) -> "fx.Grap
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     graph.eliminate_dead_code()
-    owned = fx.GraphModule(traced, graph)
     # The tracer shares parameters with the module; training must not change the caller's.
-    import copy
-
-    return copy.deepcopy(owned)
+    return copy.deepcopy(fx.GraphModule(traced, graph))
 
 
 def weight_owner(node: "fx.Node") -> str | None:
@@ -86,13 +87,14 @@ def product_layer(graph_module: "fx.GraphModule", node: "fx.Node") -> Any:
     """Return an ordinary layer that computes the node: `nn.Linear`, `nn.Conv1d` or `nn.Conv2d`."""
     from torch import nn
 
-    weight, bias = (constant(graph_module, argument) for argument in (*node.args[1:3], None)[:2])
+    arguments: tuple[Any, ...] = node.args
+    weight, bias = (constant(graph_module, argument) for argument in (*arguments[1:3], None)[:2])
     kind = str(node.target).split(".")[1]
     if kind == "linear":
         layer: Any = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     else:
         defaults: tuple[Any, ...] = (1, 0, 1, 1)
-        stride, padding, dilation, groups = (*node.args[3:], *defaults[len(node.args[3:]) :])
+        stride, padding, dilation, groups = (*arguments[3:], *defaults[len(arguments[3:]) :])
         make = nn.Conv1d if kind == "conv1d" else nn.Conv2d
         layer = make(
             weight.shape[1] * groups,

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from halve.errors import ModelError
+from halve.errors import InvalidParameterError, ModelError
 from halve.techniques.compression.quantization.affine import Grid, QuantizedTensor
 from halve.techniques.compression.quantization.export import export_onnx
 from halve.techniques.compression.quantization.graph import Graph, Layer
@@ -63,7 +63,7 @@ class Converted:
         path: Where it is.
         layers: Every product in integers, in the order of the graph.
         left_in_fp32: ONNX names of products with a constant weight that are not in integers.
-        tensors: ONNX tensor on the grid of each quantizer, by the quantizer's submodule name.
+        tensors: ONNX tensor that holds the integers of each quantizer, by the quantizer's submodule name.
     """
 
     path: Path
@@ -84,9 +84,11 @@ def convert(prepared: "nn.Module", inputs: Inputs, path: Path) -> Converted:
         path: Where the file goes.
 
     Raises:
-        InvalidParameterError: If the module is in training mode.
+        InvalidParameterError: If the module is not from `prepare`, or is in training mode.
         ModelError: If torch cannot export it, or a layer of the exported graph cannot be matched.
     """
+    if not products(prepared):
+        raise InvalidParameterError("prepared", rule="a module from prepare()", value=type(prepared).__name__)
     with tempfile.TemporaryDirectory(prefix="halve-") as folder:
         target = Path(folder) / "fp32.onnx"
         export_onnx(_marked(prepared), inputs, target)
@@ -108,13 +110,14 @@ def convert(prepared: "nn.Module", inputs: Inputs, path: Path) -> Converted:
         for layer, product in matched
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    dense = is_dense(prepared)
-    path.write_bytes(write_qdq(graph, weights=weights, activations=activations, only_products=dense))
+    written = write_qdq(graph, weights=weights, activations=activations, only_products=is_dense(prepared))
+    path.write_bytes(written)
+    integers = _integer_tensors(written)
     return Converted(
         path=path,
         layers=layers,
         left_in_fp32=tuple(layer.name for layer in graph.layers if layer.name not in weights),
-        tensors={names[number]: tensor for tensor, number in sorted(marks.items(), key=lambda mark: mark[1])},
+        tensors={names[number]: integers[tensor] for tensor, number in sorted(marks.items(), key=lambda mark: mark[1])},
     )
 
 
@@ -122,8 +125,7 @@ def _marked(prepared: "nn.Module") -> "nn.Module":
     """Return a copy with ordinary layers in place of products and a marker in place of every quantizer."""
     from torch import fx, nn
 
-    assert isinstance(prepared, fx.GraphModule)
-    marked = copy.deepcopy(prepared)
+    marked = cast(fx.GraphModule, copy.deepcopy(prepared))
     numbers = {name: number for number, name in enumerate(quantizers(prepared))}
     layers = products(prepared)
     for node in list(marked.graph.nodes):
@@ -164,6 +166,16 @@ def _strip_markers(content: bytes) -> tuple[bytes, dict[str, int]]:
     model.graph.ClearField("value_info")
     stripped: bytes = model.SerializeToString(deterministic=True)
     return stripped, marks
+
+
+def _integer_tensors(content: bytes) -> dict[str, str]:
+    """Return the tensor of integers that was written for each tensor with a grid."""
+    import onnx
+
+    nodes = onnx.load_from_string(content).graph.node
+    clipped = {node.input[0]: node.output[0] for node in nodes if node.op_type == "Clip"}
+    written = [node for node in nodes if node.op_type == "QuantizeLinear"]
+    return {node.name.removesuffix("_quantized"): clipped.get(node.output[0], node.output[0]) for node in written}
 
 
 def _marker(node: Any) -> int | None:

@@ -130,7 +130,7 @@ class QuantizedProduct(nn.Module):
             highest=self.scheme.highest,
             sharing=weight[0].numel(),
         )
-        outputs = self._apply(tensor, rounded, self.product.bias)
+        outputs = self._multiply(tensor, rounded, self.product.bias)
         return outputs if self.norm is None else self.norm(outputs)
 
     @torch.no_grad()
@@ -178,18 +178,21 @@ class QuantizedProduct(nn.Module):
         values = (tensor / input_step).round()
         if isinstance(self.product, nn.Linear) and tensor.ndim > 2:
             # Exported as MatMul, which has no bias: an Add of fp32 numbers follows.
-            return self._apply(values, integers, None) * scale + bias
-        accumulated = self._apply(values, integers, (bias / scale).round())
+            return self._multiply(values, integers, None) * scale + bias
+        # A channel without weights has no step of its own: its bias is written as it is.
+        steps = torch.where(integers.flatten(1).any(1), (bias / scale).round(), bias / scale)
+        accumulated = self._multiply(values, integers, steps)
         shape = (-1,) if isinstance(self.product, nn.Linear) else self.step.shape[:-1]
         if output_step is None:
             return accumulated * scale.reshape(shape)
         output_step = _positive(output_step)
         return (accumulated * (scale / output_step).reshape(shape)).round() * output_step
 
-    def _apply(self, tensor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def _multiply(self, tensor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if isinstance(self.product, nn.Linear):
             return nn.functional.linear(tensor, weight, bias)
-        return self.product._conv_forward(tensor, weight, bias)
+        outputs: torch.Tensor = self.product._conv_forward(tensor, weight, bias)
+        return outputs
 
 
 def _positive(step: torch.Tensor) -> torch.Tensor:

@@ -17,13 +17,18 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError, MissingExtraError, ModelError
 from halve.techniques.compression.quantization.affine import Scheme, grid_of_range
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import fx, nn
+
+    from halve.techniques.compression.quantization.affine import FloatArray
 
 Inputs = Mapping[str, NDArray[Any]]
 """Named input tensors, batch axis first, in the order that `forward` takes them."""
@@ -92,11 +97,11 @@ def prepare(
         raise ModelError(f"{type(module).__name__} must hold a linear layer or a convolution to quantize. Got none.")
     edges = {nodes[0], nodes[-1]} if edge_bits is not None else set()
     least = {node: edge_bits or 0 if node in edges else 0 for node in nodes}
-    products = [
+    replaced = [
         _replace_product(graph_module, node, bits=max(weight_bits, least[node]), name=owners[node]) for node in nodes
     ]
-    bits = {product: max(activation_bits, least[node]) for product, node in zip(products, nodes, strict=True)}
-    _place(graph_module, _sites(graph_module, bits))
+    wanted = {product: max(activation_bits, least[node]) for product, node in zip(replaced, nodes, strict=True)}
+    _place(graph_module, _sites(graph_module, wanted))
     _calibrate(graph_module, inputs)
     return graph_module.eval()
 
@@ -232,10 +237,19 @@ def _calibrate(graph_module: "fx.GraphModule", inputs: Inputs) -> None:
     found = quantizers(graph_module)
     observers = {name: MeanSquaredError(part.scheme) for name, part in found.items()}
     for name, part in found.items():
-        part.watch = observers[name].update
+        part.watch = _finite(observers[name].update, part.name)
     with torch.no_grad():
         for batch in batches(inputs):
             graph_module(*batch)
     for name, part in found.items():
         low, high = observers[name].range()
         part.start(grid_of_range(low, high, part.scheme))
+
+
+def _finite(update: "Callable[[FloatArray], None]", name: str) -> "Callable[[FloatArray], None]":
+    def watch(tensor: "FloatArray") -> None:
+        if not np.isfinite(tensor).all():
+            raise ModelError(f"input of the quantizer at {name!r} must be finite. Got NaN or infinity.")
+        update(tensor)
+
+    return watch

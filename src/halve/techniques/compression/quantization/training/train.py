@@ -43,6 +43,7 @@ class Recipe:
         batch_size: Rows per update, at least 2; an incomplete last batch is left out.
         momentum: In [0, 1).
         weight_decay: L2 penalty on weights, >= 0; steps, biases and norms have none.
+        gradient_norm: Longer gradients are shortened to this length, > 0: without batch statistics they can explode.
         frozen_share: Last share of updates with frozen norm statistics, in [0, 1].
         distillation: a, weight of the teacher's part of the loss, in [0, 1]; not looked at without a teacher.
         temperature: T, > 0.
@@ -54,7 +55,8 @@ class Recipe:
     batch_size: int = 128
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    frozen_share: float = 0.25
+    gradient_norm: float = 1.0
+    frozen_share: float = 0.1
     distillation: float = 0.7
     temperature: float = 2.0
     seed: int = 0
@@ -66,6 +68,7 @@ class Recipe:
             ("batch_size", self.batch_size >= 2, "at least 2"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("gradient_norm", self.gradient_norm > 0, "positive"),
             ("frozen_share", 0 <= self.frozen_share <= 1, "in [0, 1]"),
             ("distillation", 0 <= self.distillation <= 1, "in [0, 1]"),
             ("temperature", 0 < self.temperature < math.inf, "positive"),
@@ -174,7 +177,7 @@ def _fit(
     for epoch in range(recipe.epochs):
         losses, right = 0.0, 0
         order = torch.randperm(len(targets))[: updates * recipe.batch_size]
-        for number, chosen in enumerate(order.split(recipe.batch_size)):
+        for number, chosen in enumerate(torch.split(order, recipe.batch_size)):
             if epoch * updates + number == freeze_at:
                 freeze_statistics(prepared)
             batch = {name: tensor[chosen] for name, tensor in tensors.items()}
@@ -185,6 +188,7 @@ def _fit(
             loss = distillation_loss(logits, targets[chosen], expected, recipe=recipe)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(prepared.parameters(), recipe.gradient_norm)
             optimizer.step()
             schedule.step()
             losses += float(loss.detach())
@@ -214,7 +218,8 @@ def learning_rate_share(update: int, total: int) -> float:
 def _optimizer(prepared: "nn.Module", recipe: Recipe) -> "torch.optim.Optimizer":
     import torch
 
-    decayed, free = [], []
+    decayed: list[torch.Tensor] = []
+    free: list[torch.Tensor] = []
     for parameter in prepared.parameters():
         (decayed if parameter.ndim > 1 and not _is_step(parameter, prepared) else free).append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
