@@ -261,8 +261,9 @@ class _Writer:
         if node is None or node.op_type not in CARRIERS:
             return False
         source = others.get(self._inputs[node.name][0])
-        same = source is not None and source.scheme == grid.scheme
-        return same and source.scale == grid.scale and source.zero_point == grid.zero_point
+        if source is None or source.scheme != grid.scheme:
+            return False
+        return bool(source.scale == grid.scale and source.zero_point == grid.zero_point)
 
     def _unpacked(self, name: str, values: NDArray[Any], *, added: "list[NodeProto]") -> str:
         """Store integers two to a byte; return the tensor that holds them one to a byte."""
