@@ -38,10 +38,11 @@ from benchmarks._peers.comparison import (
 )
 from benchmarks._peers.environments import REQUIREMENTS, PeerError, python_of
 from benchmarks._peers.models import folder_of
+from benchmarks._peers.worker import Model
 
 ROWS = 32
 BATCHES = (1, 32)
-PATIENCE_SECONDS = 420.0
+PATIENCE_SECONDS = 300.0
 FP32_TOLERANCE = 1e-3
 """Largest relative RMSE of another runtime's fp32 answers: the weights must be the same."""
 
@@ -72,7 +73,7 @@ INT4: Methods = {
 INT4_QUICK: Methods = {
     "halve": ("fp32", "int4"),
     "onnxruntime": ("int4", "int4 HQQ"),
-    "openvino": ("NNCF int4 scale estimation",),
+    "openvino": ("NNCF int4",),
 }
 
 
@@ -110,30 +111,51 @@ def start(tool: str, stack: ExitStack, *, prefix: Sequence[str] = ()) -> Worker:
 
 
 def examine(case: Case, folder: Path, *, quick: bool) -> list[Finding]:
-    """Build, check and time every method on one model; fp32 first."""
-    findings: list[Finding] = []
+    """Build, check and time every method on one model; halve's fp32 comes first.
+
+    Raises:
+        PeerError: If there are no fp32 answers to compare with.
+    """
+    findings = [
+        Finding(tool=tool, method=method, model=case.model)
+        for tool, methods in case.methods.items()
+        for method in methods
+    ]
     workers: dict[str, Worker] = {}
+    unusable: dict[str, str] = {}
+    fp32: np.ndarray | None = None
     with ExitStack() as stack:
-        logits: list[np.ndarray] = []
-        for tool, methods in case.methods.items():
-            for method in methods:
-                finding = Finding(tool=tool, method=method, model=case.model)
-                findings.append(finding)
-                log(f"{case.model}: {finding.name}")
-                try:
-                    workers[tool] = workers.get(tool) or start(tool, stack)
-                    answered = build(workers[tool], finding, folder)
-                    logits.append(answered)
-                    judge(finding, answered, fp32=logits[0], folder=folder)
-                except PeerError as error:
-                    finding.problem = str(error)
-                    log(f"    {finding.problem}")
-                    if not findings[0].problem:
-                        continue
-                    raise  # Without our fp32 answers nothing can be compared.
+        for finding in findings:
+            log(f"{case.model}: {finding.name}")
+            try:
+                logits = build(worker_of(finding.tool, workers, unusable, stack), finding, folder)
+                fp32 = logits if fp32 is None else fp32
+                judge(finding, logits, fp32=fp32, folder=folder)
+            except PeerError as error:
+                if fp32 is None:
+                    raise
+                finding.problem = str(error)
+                log(f"    {finding.problem}")
         if case.timed:
-            take_times([f for f in findings if not f.problem], workers, quick=quick)
+            take_times([finding for finding in findings if not finding.problem], workers, quick=quick)
     return findings
+
+
+def worker_of(tool: str, workers: dict[str, Worker], unusable: dict[str, str], stack: ExitStack) -> Worker:
+    """Return the tool's process, started on first use.
+
+    Raises:
+        PeerError: If it cannot be installed; tried once.
+    """
+    if tool in unusable:
+        raise PeerError(unusable[tool])
+    if tool not in workers:
+        try:
+            workers[tool] = start(tool, stack)
+        except PeerError as error:
+            unusable[tool] = str(error)
+            raise
+    return workers[tool]
 
 
 def build(worker: Worker, finding: Finding, folder: Path) -> np.ndarray:
@@ -141,6 +163,8 @@ def build(worker: Worker, finding: Finding, folder: Path) -> np.ndarray:
     made = worker.ask("build", timeout_seconds=PATIENCE_SECONDS, model=str(folder), method=finding.method)
     finding.seconds_to_quantize, finding.size_bytes = made["seconds"], made["size_bytes"]
     finding.note = made["note"]
+    if made["sha256"] != Model(folder).digests():
+        raise PeerError("it read other weights or inputs than the others did")
     inputs = folder / "evaluation.npz"
     with tempfile.TemporaryDirectory() as scratch:
         to = Path(scratch, "logits.npy")
@@ -176,17 +200,24 @@ def judge(finding: Finding, logits: np.ndarray, *, fp32: np.ndarray, folder: Pat
 
 
 def take_times(findings: list[Finding], workers: dict[str, Worker], *, quick: bool) -> None:
-    """Ask all methods for runs in turns, each round starting with another one; a method that fails is dropped."""
+    """Ask all methods for runs in turns, each round starting with another one; a method that fails is left out."""
     rounds, seconds = (5, 0.05) if quick else (11, 0.15)
     for batch in BATCHES:
-        first = {f.name: float(np.median(timed(workers[f.tool], f, batch, runs=3))) for f in findings}
-        runs = runs_per_round(first, seconds=seconds)
-        log(f"timing {len(findings)} methods at batch {batch}: {rounds} rounds of {runs} runs")
-        taken: dict[str, list[list[float]]] = {f.name: [] for f in findings}
+        first: dict[str, float] = {}
+        for finding in findings:
+            try:
+                first[finding.name] = float(np.median(timed(workers[finding.tool], finding, batch, runs=3)))
+            except PeerError as error:
+                finding.problem = f"cannot be timed at batch {batch}: {error}"
+                log(f"    {finding.name}: {finding.problem}")
+        findings = [finding for finding in findings if not finding.problem]
+        runs = {name: runs_per_round(taken, seconds=seconds) for name, taken in first.items()}
+        log(f"timing {len(findings)} methods at batch {batch}: {rounds} rounds")
+        taken: dict[str, list[list[float]]] = {finding.name: [] for finding in findings}
         for number in range(rounds):
             shift = number % len(findings)
             for finding in findings[shift:] + findings[:shift]:
-                taken[finding.name].append(timed(workers[finding.tool], finding, batch, runs=runs))
+                taken[finding.name].append(timed(workers[finding.tool], finding, batch, runs=runs[finding.name]))
         for finding in findings:
             finding.rounds[batch] = np.array(taken[finding.name])
 

@@ -1,6 +1,6 @@
 """Numbers about finished answers and timings: how far from fp32, how fast, and who dominates whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,6 +142,6 @@ def least_error_ratio(ours: Finding, peers: Sequence[Finding]) -> tuple[float, s
     return ours.relative_rmse / best.relative_rmse, best.name
 
 
-def runs_per_round(first_seconds: Mapping[str, float], *, seconds: float, most: int = 200) -> int:
-    """Return how many runs make a round of about so many seconds for the median method, at least 3."""
-    return int(np.clip(seconds / np.median(list(first_seconds.values())), 3, most))
+def runs_per_round(first_seconds: float, *, seconds: float, most: int = 200) -> int:
+    """Return how many runs make a round of about so many seconds: 1 to `most`."""
+    return int(np.clip(seconds / first_seconds, 1, most))

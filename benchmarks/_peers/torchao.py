@@ -51,7 +51,8 @@ def exported_static(model: Model) -> Built:
     first = calibration[0]
     rows = torch.export.Dim("rows", min=1, max=1024)
     tokens = torch.export.Dim("tokens", min=2, max=512)
-    shape = {0: rows, 1: tokens} if first[0].ndim == 2 and not first[0].is_floating_point() else {0: rows}
+    of_tokens = not first[0].is_floating_point()
+    shape = {0: rows, 1: tokens} if of_tokens else {0: rows}
     with torch.no_grad():
         program = torch.export.export(module, first, dynamic_shapes=tuple(shape for _ in first)).module()
         quantizer = X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
@@ -59,7 +60,8 @@ def exported_static(model: Model) -> Built:
         for batch in calibration:
             prepared(*batch)
         converted = convert_pt2e(prepared)
-        compiled = torch.compile(converted, dynamic=True)
+        # Images: once per batch size, since Inductor mistakes strides of dynamic ones. Tokens: lengths are too many.
+        compiled = torch.compile(converted, dynamic=of_tokens)
         compiled(*first)
     weights = sum(parameter.numel() for parameter in module.parameters())
     return Built(answer=torch_answer(compiled), size_bytes=weights, note="size: one byte a parameter")
