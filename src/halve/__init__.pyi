@@ -1,6 +1,7 @@
 from halve.assembly import open_run as open_run
 from halve.assembly import optimize as optimize
 from halve.assembly import profile as profile
+from halve.assembly import quantize as quantize
 from halve.assembly import serve as serve
 
 __version__: str

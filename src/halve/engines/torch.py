@@ -49,6 +49,22 @@ class TorchEngine:
         return TorchAnswerer(model, module=module, prepare=prepare, threads=threads)
 
 
+def answerer_of(module: object, model: Model, *, folder: Path) -> Answerer:
+    """Return a module that is in memory already, on one thread, with the model's preprocessing.
+
+    Raises:
+        InvalidParameterError: If it is no torch module, or is in training mode.
+    """
+    _require_torch()
+    from torch import nn
+
+    if not isinstance(module, nn.Module) or module.training:
+        got = "one in training mode" if isinstance(module, nn.Module) else type(module).__name__
+        raise InvalidParameterError("model", rule="a torch module in evaluation mode", value=got)
+    prepare = preparation(model, verified_files(model, folder=folder))
+    return TorchAnswerer(model, module=module, prepare=prepare, threads=1)
+
+
 @final
 class TorchAnswerer:
     """A module in evaluation mode."""

@@ -1,19 +1,22 @@
-"""Quantization: fp32 to INT8, as this processor computes it. It measures error; the gate judges it."""
+"""Quantization: fp32 to integers, as this processor computes them. It measures error; the gate judges it."""
 
-from halve.techniques.compression.quantization.convert import convert
+from halve.techniques.compression.quantization.agreement import Agreement, agreement
+from halve.techniques.compression.quantization.artifact import write_artifact
+from halve.techniques.compression.quantization.crossover import level_timer
 from halve.techniques.compression.quantization.export import export_onnx
 from halve.techniques.compression.quantization.hardware import (
     Hardware,
+    Probe,
     Saturation,
     WeightBits,
     detect_hardware,
+    gather_probe,
     probe_saturation,
     weight_bits_for,
 )
+from halve.techniques.compression.quantization.manifest import LayerRecord, Manifest, check_folder, read_manifest
+from halve.techniques.compression.quantization.order import METHODS, Data, Method, Order
 from halve.techniques.compression.quantization.post_training import (
-    CONVOLUTIONAL_OPERATORS,
-    DENSE_OPERATORS,
-    Agreement,
     StaticQuantization,
     disagreement,
     quantize_dynamic,
@@ -21,19 +24,29 @@ from halve.techniques.compression.quantization.post_training import (
 )
 
 __all__ = [
-    "DENSE_OPERATORS",
-    "CONVOLUTIONAL_OPERATORS",
+    "METHODS",
     "Agreement",
+    "Data",
     "Hardware",
+    "LayerRecord",
+    "Manifest",
+    "Method",
+    "Order",
+    "Probe",
     "Saturation",
     "StaticQuantization",
     "WeightBits",
+    "agreement",
+    "check_folder",
+    "detect_hardware",
     "disagreement",
     "export_onnx",
-    "convert",
-    "detect_hardware",
+    "gather_probe",
+    "level_timer",
     "probe_saturation",
     "quantize_dynamic",
     "quantize_static",
+    "read_manifest",
     "weight_bits_for",
+    "write_artifact",
 ]

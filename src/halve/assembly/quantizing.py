@@ -1,0 +1,205 @@
+"""`halve.quantize`: one technique on one model, without the ladder. Reads model and data, and hands them on."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halve.assembly import entries
+from halve.assembly.progress import Silent
+from halve.core import Answerer, Model, Payload, Preprocess, Progress, Recipe, TensorAnswerer
+from halve.engines import engine
+from halve.errors import InvalidParameterError, ModelError
+from halve.measure.artifacts import adopt_files, new_folder
+from halve.techniques.compression.quantization import Data, Manifest, Method, Order, write_artifact
+from halve.workload import examples_from, read_examples, read_payloads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCH = 32
+"""Rows of a calibration batch."""
+
+TOKENIZER, SOURCE = "tokenizer.json", "source.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedModel:
+    """A model in integers, in a folder of its own.
+
+    Args:
+        model: What a stack can hold; file paths are relative to `folder`.
+        folder: `model.onnx`, `manifest.json`, and `tokenizer.json` if it reads texts.
+        manifest: Recipe, per-layer table, host and probe: what is in `manifest.json`.
+    """
+
+    model: Model
+    folder: Path
+    manifest: Manifest
+
+
+def quantize(  # noqa: PLR0913 - a verb for users: every choice is a keyword of its own
+    model: "str | Path | nn.Module",
+    *,
+    calibration: "str | Path | Sequence[Payload] | tuple[Sequence[Payload], Sequence[int]]",
+    out: str | Path,
+    bits: int = 8,
+    activation_bits: int = 8,
+    method: Method = "auto",
+    qat_epochs: int = 0,
+    learning_rate: float = 0.01,
+    tokenizer: str | Path | None = None,
+    max_tokens: int = 64,
+    payload: str = "payload",
+    label: str | None = None,
+    error_budget: float | None = None,
+    accept_slower: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Write a model in integers for this host, and say per layer what was done and why.
+
+    Args:
+        model: An ONNX file, `module:function` returning a torch module, or the module itself (evaluation mode).
+        calibration: Inputs like the requests to come: a JSONL, CSV, Parquet or NPZ file, `module:function`, payloads,
+            or (payloads, class indices). 100 to 500 are plenty, for training as many as there are.
+        out: Folder to write; it must not exist yet.
+        bits: Of weights, 2 to 8. Where 8-bit products saturate, 8 becomes 7.
+        activation_bits: Of activations, 2 to 8; below 8 the values are carried by the 8-bit kernels.
+        method: `auto` tries what fits the model; `static`, `dynamic` and `weight-only` insist.
+        qat_epochs: Train with quantization in the loop for so many epochs; needs a torch model.
+        learning_rate: Of that training.
+        tokenizer: For texts: a Hugging Face `tokenizer.json`, or `module:function` returning its path.
+        max_tokens: Longer texts are cut.
+        payload, label: Columns of a calibration file; without a label, training follows the fp32 model's answers alone.
+        error_budget: Largest relative RMSE of the logits against fp32; sensitive layers stay fp32 to keep it.
+        accept_slower: Keep an artifact that is no faster than fp32 here.
+        seed: Of everything that draws: same seed and data, same bytes.
+        progress: Where bars go; silent by default.
+
+    Raises:
+        UserError: If model, data or numbers cannot be used; one sentence each.
+    """
+    order = Order(
+        method=method,
+        weight_bits=bits,
+        activation_bits=activation_bits,
+        qat_epochs=qat_epochs,
+        learning_rate=learning_rate,
+        error_budget=error_budget,
+        accept_slower=accept_slower,
+        seed=seed,
+    )
+    target = Path(out)
+    if target.exists():
+        raise InvalidParameterError("out", rule="a folder that does not exist yet", value=str(target))
+    bars = progress or Silent()
+    with entries.importable(Path.cwd()), tempfile.TemporaryDirectory(prefix="halve-") as scratch:
+        payloads, labels = _calibration(calibration, payload=payload, label=label)
+        reads_text = isinstance(payloads[0], str)
+        source = _staged(model, Path(scratch), tokenizer=tokenizer if reads_text else None, max_tokens=max_tokens)
+        with _opened(source, model, Path(scratch)) as answerer, new_folder(target) as folder:
+            starts = range(0, len(payloads), BATCH)
+            batches = [answerer.inputs(payloads[start : start + BATCH]) for start in starts]
+            manifest = write_artifact(
+                order,
+                folder,
+                model=answerer.runtime_model,
+                data=Data(batches=batches, labels=labels),
+                step=lambda text: bars.task(text, total=1),
+            )
+            if reads_text:
+                shutil.copyfile(Path(scratch) / TOKENIZER, folder / TOKENIZER)
+    return QuantizedModel(model=_finished(target, source, manifest), folder=target, manifest=manifest)
+
+
+def _calibration(
+    given: object, *, payload: str, label: str | None
+) -> tuple[Sequence[Payload], NDArray[np.int64] | None]:
+    """Return payloads, and class indices where there are any."""
+    if isinstance(given, str) and ":" in given and not Path(given).exists():
+        given = entries.call(given, field="calibration")
+    if isinstance(given, str | Path):
+        if label is None:
+            return read_payloads(Path(given), payload=payload), None
+        given = read_examples(Path(given), payload=payload, reference=label)
+    elif not isinstance(given, tuple) and isinstance(given, Sequence | np.ndarray):
+        if len(given) == 0:
+            raise InvalidParameterError("calibration", rule="at least one input", value=0)
+        if isinstance(given[0], str | np.ndarray):
+            return list(given), None
+    examples = examples_from(given)
+    references = [example.reference for example in examples]
+    if any(isinstance(reference, str) for reference in references):
+        raise InvalidParameterError("label", rule="class indices", value=next(r for r in references if r is not None))
+    return [example.payload for example in examples], np.array(references, np.int64)
+
+
+def _staged(model: object, folder: Path, *, tokenizer: str | Path | None, max_tokens: int) -> Model:
+    """Return the fp32 model with its ONNX file and tokenizer copied beside each other."""
+    is_file = isinstance(model, Path) or (isinstance(model, str) and not _is_entry(model))
+    if is_file:
+        path = Path(str(model))
+        if not path.is_file():
+            raise InvalidParameterError("model", rule="an ONNX file, or module:function", value=str(model))
+        shutil.copyfile(path, folder / SOURCE)
+    preprocess = Preprocess()
+    if tokenizer is not None:
+        path = Path(str(entries.call(str(tokenizer), field="tokenizer"))) if _is_entry(str(tokenizer)) else tokenizer
+        if not Path(path).is_file():
+            raise InvalidParameterError("tokenizer", rule="a tokenizer.json", value=str(path))
+        shutil.copyfile(path, folder / TOKENIZER)
+        preprocess = Preprocess(kind="wordpiece", tokenizer_file=TOKENIZER, max_tokens=max_tokens)
+    return Model(
+        name=_name(model),
+        engine="onnxruntime" if is_file else "torch",
+        files=adopt_files(folder, relative_to=folder),
+        entry=model if isinstance(model, str) and not is_file else None,
+        preprocess=preprocess,
+    )
+
+
+def _is_entry(text: str) -> bool:
+    return ":" in text and not Path(text).exists()
+
+
+def _name(model: object) -> str:
+    if isinstance(model, str) and _is_entry(model):
+        return model.rpartition(":")[2]
+    return Path(model).stem if isinstance(model, str | Path) else type(model).__name__
+
+
+@contextmanager
+def _opened(source: Model, model: object, folder: Path) -> Iterator[TensorAnswerer]:
+    """Load the fp32 model on one thread, for its inputs and for what its engine runs."""
+    if source.engine == "torch" and source.entry is None:
+        from halve.engines.torch import answerer_of
+
+        answerer: Answerer = answerer_of(model, source, folder=folder)
+    else:
+        answerer = engine(source.engine).load(source, threads=1, folder=folder)
+    try:
+        if not isinstance(answerer, TensorAnswerer):
+            raise ModelError(f"model {source.name!r} shows no tensors to calibrate on")
+        yield answerer
+    finally:
+        answerer.close()
+
+
+def _finished(folder: Path, source: Model, manifest: Manifest) -> Model:
+    return replace(
+        source,
+        name=f"{source.name}-{folder.name}",
+        engine="onnxruntime",
+        entry=None,
+        files=adopt_files(folder, relative_to=folder),
+        parent=source.name,
+        recipe=Recipe(technique="quantization", parameters={"recipe": manifest.recipe, "seed": manifest.seed}),
+        answers_singly=manifest.method == "dynamic",
+    )
