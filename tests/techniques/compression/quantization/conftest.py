@@ -1,9 +1,12 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 
 
@@ -121,3 +124,29 @@ def images(rng):
 def tokens(rng):
     """Four batches for the encoder, of several lengths."""
     return [token_batch(rng, tokens=length) for length in (6, 12, 3, 20)]
+
+
+@pytest.fixture(scope="session")
+def onnx_model():
+    """Return the bytes of a graph in ONNX text, opset 18 if not given, with these arrays as its initializers."""
+
+    def onnx_model(text, opset=18, **constants):
+        model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> {text}')
+        model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+        return model.SerializeToString()
+
+    return onnx_model
+
+
+@pytest.fixture
+def fused(tmp_path):
+    """Count the operators that onnxruntime really runs for a model."""
+
+    def fused(content):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(content, sess_options=options, providers=["CPUExecutionProvider"])
+        return Counter(node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node)
+
+    return fused
