@@ -21,7 +21,7 @@ from halve.optimize import RunStore
 from halve.report.schema import published_schema
 from halve.testing.tiny_service import BUILT_LOG
 
-TABLES = ("outcomes", "curves", "models", "replays")
+TABLES = ("outcomes", "curves", "timings", "models", "replays")
 
 
 def snapshot(folder, *, parts=TABLES):
@@ -108,7 +108,7 @@ def test_another_seed_is_another_run(finished_run, tmp_path):
 def test_a_killed_run_goes_on_where_it_stopped(finished_run, halve_argv, tmp_path):
     """Kill -9 and Ctrl-C at random moments; then the same stack, and no finished table written twice."""
     folder = tmp_path / "runs" / finished_run.folder.name
-    for part in ("curves", "replays"):  # the recorded timings: everything else is made anew
+    for part in ("curves", "timings", "replays"):  # the recorded timings: everything else is made anew
         shutil.copytree(finished_run.folder / part, folder / part)
     argv = halve_argv("optimize", finished_run.config, "--runs", tmp_path / "runs", "--json")
     most = len(snapshot(finished_run.folder))

@@ -189,3 +189,29 @@ def test_labels_that_are_not_as_many_as_the_classes_are_refused(table_bench, tmp
     bench.workload = replace(bench.workload, labels=("one", "two"))
     with pytest.raises(InvalidParameterError, match=r"examples\.labels must be as many as model 'full' has classes"):
         bench.outcomes(bench.baseline)
+
+
+def test_seconds_are_measured_once_for_an_owner_and_its_names(table_bench, tmp_path):
+    bench, calls = table_bench(tmp_path), []
+
+    def measure(actions):
+        calls.append(list(actions))
+        return {name: [1.5, 2.5] for name in actions}
+
+    actions = {"fp32": lambda: None, "int8": lambda: None}
+    for _ in range(2):
+        assert bench.seconds("full", actions, measure=measure) == {"fp32": [1.5, 2.5], "int8": [1.5, 2.5]}
+    assert table_bench(tmp_path).seconds("full", actions, measure=measure)["int8"] == [1.5, 2.5]
+    assert calls == [["fp32", "int8"]]
+    bench.seconds("small", actions, measure=measure)
+    bench.seconds("full", {"fp32": print}, measure=measure)
+    assert calls == [["fp32", "int8"], ["fp32", "int8"], ["fp32"]]
+
+
+def test_damaged_seconds_are_named_not_measured_over(table_bench, tmp_path):
+    bench = table_bench(tmp_path)
+    bench.seconds("full", {"fp32": print}, measure=lambda actions: {"fp32": [1.0]})
+    (path,) = (tmp_path / "timings").iterdir()
+    path.write_text("{")
+    with pytest.raises(UserError, match=path.name.replace(".", r"\.")):
+        bench.seconds("full", {"fp32": print}, measure=lambda actions: {"fp32": [1.0]})

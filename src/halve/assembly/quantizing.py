@@ -151,8 +151,9 @@ def _staged(model: object, folder: Path, *, tokenizer: str | Path | None, max_to
         shutil.copyfile(path, folder / SOURCE)
     preprocess = Preprocess()
     if tokenizer is not None:
-        path = Path(str(entries.call(str(tokenizer), field="tokenizer"))) if _is_entry(str(tokenizer)) else tokenizer
-        if not Path(path).is_file():
+        named = str(tokenizer)
+        path = Path(str(entries.call(named, field="tokenizer")) if _is_entry(named) else named)
+        if not path.is_file():
             raise InvalidParameterError("tokenizer", rule="a tokenizer.json", value=str(path))
         shutil.copyfile(path, folder / TOKENIZER)
         preprocess = Preprocess(kind="wordpiece", tokenizer_file=TOKENIZER, max_tokens=max_tokens)

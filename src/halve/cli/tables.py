@@ -29,10 +29,9 @@ def _summary(made: "QuantizedModel") -> Iterator[Text]:
         f"answers differ from fp32's on {format_percent(agreement.argmax_disagreement_share, digits=2)} of "
         f"{agreement.n} inputs; relative RMSE {agreement.relative_rmse:.2g}"
     )
-    yield Text(
-        f"{format_seconds(manifest.seconds)} a batch, {format_seconds(manifest.fp32_seconds)} in fp32; "
-        f"{format_bytes(manifest.size_bytes)}, {format_bytes(manifest.fp32_size_bytes)} in fp32"
-    )
+    if manifest.seconds is not None and manifest.fp32_seconds is not None:
+        yield Text(f"{format_seconds(manifest.seconds)} a batch, {format_seconds(manifest.fp32_seconds)} in fp32")
+    yield Text(f"{format_bytes(manifest.size_bytes)}, {format_bytes(manifest.fp32_size_bytes)} in fp32")
     yield Text(manifest.host_note)
     yield Text(f"written to {made.folder}")
 

@@ -13,8 +13,10 @@ from halve.core.ports import (
     Gate,
     InstanceType,
     Lever,
+    Measure,
     Metric,
     Progress,
+    Seconds,
     TensorAnswerer,
 )
 from halve.core.run import Certificate, CertifiedStep, Change, Comparison, Replay, Run, Rung, Verdict
@@ -71,6 +73,7 @@ __all__ = [
     "Latency",
     "LedgerLine",
     "Lever",
+    "Measure",
     "Measurement",
     "Metric",
     "Model",
@@ -88,6 +91,7 @@ __all__ = [
     "Request",
     "Run",
     "Rung",
+    "Seconds",
     "ServiceCurve",
     "Split",
     "Stack",

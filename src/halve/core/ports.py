@@ -3,7 +3,7 @@
 `halve.testing.engine_contract` is the contract of engines and answerers as checks, which each of ours runs through.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -169,6 +169,10 @@ class Bench(Protocol):
         """Return the answerers that the user brought or a lever made, cheapest first."""
         ...
 
+    def seconds(self, owner: str, actions: Mapping[str, Callable[[], object]], *, measure: "Measure") -> "Seconds":
+        """Return what `measure(actions)` gave, once for this owner and these names: parts that a lever times itself."""
+        ...
+
     def make_model(self, model: Model, *, build: "BuildModel") -> Model:
         """Return the model with its files, building them at most once for this name, parent and recipe.
 
@@ -178,6 +182,18 @@ class Bench(Protocol):
 
     def model_folder(self, model: Model) -> Path:
         """Return the folder that the model's file paths are relative to."""
+        ...
+
+
+Seconds = Mapping[str, Sequence[float]]
+"""Seconds of one call of each action, one per round, by name."""
+
+
+class Measure(Protocol):
+    """Times actions against each other."""
+
+    def __call__(self, actions: Mapping[str, Callable[[], object]], /) -> Seconds:
+        """Return the seconds of each action, one per round."""
         ...
 
 

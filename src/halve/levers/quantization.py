@@ -3,27 +3,16 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from halve.core import Bench, Change, Model, Recipe, Stack, TensorAnswerer
 from halve.errors import MissingExtraError, ModelError
-from halve.techniques.compression.quantization import (
-    Data,
-    Order,
-    detect_hardware,
-    export_onnx,
-    level_timer,
-    weight_bits_for,
-    write_artifact,
-)
+from halve.techniques.compression import quantization as technique
 
-CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 256, 32
+CALIBRATION_EXAMPLES, BATCH = 256, 32
 KINDS = {"fp32": "ONNX Runtime fp32", "int8-static": "static INT8", "int8-dynamic": "dynamic INT8"}
-ORDERS = {
-    "int8-static": Order(method="auto", accept_slower=True),
-    "int8-dynamic": Order(method="dynamic", accept_slower=True),
-}
-"""Slower ones are for the gate to judge: it sees the whole fleet."""
+STATIC = technique.Order(method="auto", accept_slower=True)
+DYNAMIC = technique.Order(method="dynamic", accept_slower=True)
+"""One that is slower is for the gate to judge: it sees the whole fleet."""
 
 
 class Quantization:
@@ -48,7 +37,8 @@ class Quantization:
             if after not in seen:
                 seen.append(after)
                 parts = ", ".join(f"{name} as {KINDS[mix[name]]}" for name in swaps)
-                reason = "; ".join([weight_bits_for(detect_hardware()).reason, *self._problems.values()])
+                here = technique.weight_bits_for(technique.detect_hardware())
+                reason = "; ".join([here.reason, *self._problems.values()])
                 yield Change(lever=self.name, description=parts, before=stack, after=after, reason=reason)
 
     def nothing(self, stack: Stack, bench: Bench) -> str:
@@ -71,7 +61,7 @@ class Quantization:
         return made
 
     def _wanted(self, kind: str, *, parent: Model) -> Model:
-        bits = 32 if kind == "fp32" else weight_bits_for(detect_hardware()).bits
+        bits = 32 if kind == "fp32" else technique.weight_bits_for(technique.detect_hardware()).bits
         parameters: dict[str, str | int] = {"kind": kind, "weight_bits": bits, "calibration": CALIBRATION_EXAMPLES}
         return Model(
             name=f"{parent.name}-{kind}",
@@ -90,25 +80,18 @@ def _build(kind: str, parent: Model, fp32: Model | None, bench: Bench, folder: P
     try:
         if not isinstance(answerer, TensorAnswerer):
             raise ModelError(f"model {parent.name!r} shows no tensors to convert")
-        batches = _calibration(answerer, bench)
+        payloads = [example.payload for example in bench.workload.search[:CALIBRATION_EXAMPLES]]
+        batches = [answerer.inputs(payloads[at : at + BATCH]) for at in range(0, len(payloads), BATCH)]
         if kind == "fp32":
-            export_onnx(answerer.runtime_model, batches[0], folder / "model.onnx")
+            technique.export_onnx(answerer.runtime_model, batches[0], folder / "model.onnx")
             return
-        source = answerer.runtime_model if fp32 is None else _onnx_file(fp32, bench)
-        # The bench times whole models. Timing parts here too would make files that differ from run to run.
-        write_artifact(ORDERS[kind], folder, model=source, data=Data(batches=batches), timer=level_timer)
+        given = [file.path for file in fp32.files if file.path.endswith(".onnx")] if fp32 is not None else []
+        source = bench.model_folder(parent) / given[0] if given else answerer.runtime_model
+        data, order = technique.Data(batches=batches), STATIC if kind == "int8-static" else DYNAMIC
+        timer = partial(bench.seconds, f"{parent.name}-{kind}", measure=technique.interleaved_seconds)
+        technique.write_artifact(order, folder, model=source, data=data, timer=timer)
     finally:
         answerer.close()
-
-
-def _onnx_file(model: Model, bench: Bench) -> Path:
-    return bench.model_folder(model) / next(file.path for file in model.files if file.path.endswith(".onnx"))
-
-
-def _calibration(answerer: TensorAnswerer, bench: Bench) -> list[dict[str, Any]]:
-    payloads = [example.payload for example in bench.workload.search[:CALIBRATION_EXAMPLES]]
-    starts = range(0, len(payloads), CALIBRATION_BATCH)
-    return [answerer.inputs(payloads[start : start + CALIBRATION_BATCH]) for start in starts]
 
 
 def _fastest(made: dict[str, Model], bench: Bench) -> str:

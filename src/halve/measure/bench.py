@@ -18,17 +18,20 @@ from halve.core import (
     EngineName,
     FloatArray,
     InstanceType,
+    Measure,
     Metric,
     Model,
     Outcomes,
     Progress,
+    Seconds,
     ServiceCurve,
     Split,
     Stack,
     Workload,
 )
+from halve.core.documents import replace_file
 from halve.core.measurement import Measurement
-from halve.errors import InvalidParameterError
+from halve.errors import InvalidParameterError, RunFolderError
 from halve.measure.artifacts import adopt_files, new_folder
 from halve.measure.compose import AcceptedMask, CacheHits, Composition, compose, exits
 from halve.measure.host import usable_cores
@@ -256,6 +259,20 @@ class MeasuringBench:
         """Return the answerers that the user brought or a lever made, cheapest first."""
         known = (*self.brought, *self._made.values())
         return sorted(known, key=lambda model: self.service_curve(model, threads=1).median_seconds[0])
+
+    def seconds(self, owner: str, actions: Mapping[str, Callable[[], object]], *, measure: Measure) -> Seconds:
+        """Return what `measure(actions)` gave, once for this owner and these names."""
+        key = hashlib.sha256(json.dumps(list(actions)).encode()).hexdigest()[:12]
+        path = self.folder / "timings" / f"{owner}-{key}.json"
+        if not path.exists():
+            found = {name: [float(value) for value in values] for name, values in measure(actions).items()}
+            with replace_file(path) as partial:
+                partial.write_text(json.dumps(found) + "\n")
+        try:
+            document: dict[str, list[float]] = json.loads(path.read_text())
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged or was not written by halve: {error}") from None
+        return document
 
     def make_model(self, model: Model, *, build: BuildModel) -> Model:
         """Return the model with its files, building them at most once for this name, parent and recipe."""

@@ -4,7 +4,7 @@ A stack is told apart by the replicas of its gateway: the script says what each 
 is, and which examples it gets right.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from halve.core import (
     InstanceType,
     Latency,
     LedgerLine,
+    Measure,
     Measurement,
     Model,
     Objective,
     Outcomes,
     ReplicaPolicy,
+    Seconds,
     ServiceCurve,
     Split,
     Stack,
@@ -145,6 +147,10 @@ class ScriptedBench:
     def answerers(self) -> Sequence[Model]:
         """Return none."""
         return ()
+
+    def seconds(self, owner: str, actions: Mapping[str, Callable[[], object]], *, measure: Measure) -> Seconds:
+        """Refuse: a script runs nothing."""
+        raise LookupError(f"{owner}, {list(actions)}, {measure}: the script times nothing")
 
     def make_model(self, model: Model, *, build: BuildModel) -> Model:
         """Refuse: there is no folder behind a script."""

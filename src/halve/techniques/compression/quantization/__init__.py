@@ -2,7 +2,7 @@
 
 from halve.techniques.compression.quantization.agreement import Agreement, agreement
 from halve.techniques.compression.quantization.artifact import write_artifact
-from halve.techniques.compression.quantization.crossover import level_timer
+from halve.techniques.compression.quantization.crossover import interleaved_seconds
 from halve.techniques.compression.quantization.export import export_onnx
 from halve.techniques.compression.quantization.hardware import (
     Hardware,
@@ -42,7 +42,7 @@ __all__ = [
     "disagreement",
     "export_onnx",
     "gather_probe",
-    "level_timer",
+    "interleaved_seconds",
     "probe_saturation",
     "quantize_dynamic",
     "quantize_static",
