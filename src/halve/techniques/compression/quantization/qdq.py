@@ -58,7 +58,9 @@ def write_qdq(
 
     A layer runs in integers if it is in `weights` and its input in `activations`; in `weights` alone, its weight is
     stored in integers and multiplied in fp32. A Conv needs a grid on its output too (or on that of its ReLU), or
-    there is no integer kernel for it. The same arguments give the same bytes.
+    there is no integer kernel for it. Of a dense layer in `weights` alone onnxruntime makes MatMulNBits, which rounds
+    activations as it runs unless the session option `session.qdq_matmulnbits_accuracy_level` is 1. On x86 it has
+    no integer kernel for int8 activations that two operators read: take uint8. The same arguments give the same bytes.
 
     Args:
         graph: The fp32 model.
