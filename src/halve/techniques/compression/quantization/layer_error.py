@@ -9,7 +9,7 @@ from halve.techniques.compression.quantization.agreement import relative_rmse
 from halve.techniques.compression.quantization.calibration import Batches
 from halve.techniques.compression.quantization.graph import Graph, Layer
 from halve.techniques.compression.quantization.recipes import Plan
-from halve.techniques.compression.quantization.rounding import sample_inputs
+from halve.techniques.compression.quantization.sampling import sample_inputs
 
 
 def layer_errors(plan: Plan, batches: Batches) -> dict[str, float]:

@@ -20,16 +20,14 @@ from halve.techniques.compression.quantization.affine import (
     grid_of_tensor,
     quantize,
 )
-from halve.techniques.compression.quantization.calibration import Batches, record
+from halve.techniques.compression.quantization.calibration import Batches
 from halve.techniques.compression.quantization.gptq import gptq, hessian
 from halve.techniques.compression.quantization.graph import Graph, Layer
 from halve.techniques.compression.quantization.grid_search import search_grid
+from halve.techniques.compression.quantization.sampling import sample_inputs
 
 Rounding = Literal["nearest", "gptq", "adaround"]
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "gptq", "adaround")
-
-SAMPLED_ROWS = 2048
-"""Input rows per layer that GPTQ and AdaRound look at: a convolution sees one per pixel, far more than they need."""
 
 WIDE_BITS = 7
 """From here on a grid covers the whole range: with so many steps, clipping costs more than it saves."""
@@ -68,23 +66,6 @@ def round_layers(
         ]
         rounded[layer.name] = _stored(graph, layer, parts)
     return rounded
-
-
-def sample_inputs(graph: Graph, layers: Sequence[Layer], batches: Batches) -> dict[str, list[FloatArray]]:
-    """Return up to SAMPLED_ROWS rows that each layer multiplies its weight with, per group, evenly spread."""
-    if not layers:
-        return {}
-    share = max(1, SAMPLED_ROWS // len(batches))
-    seen: dict[str, list[list[FloatArray]]] = {layer.name: [] for layer in layers}
-    for tensors in record(graph, batches, sorted({layer.input for layer in layers})):
-        for layer in layers:
-            groups = graph.input_rows(layer, tensors[layer.input])
-            seen[layer.name].append([rows[_spread(len(rows), share)] for rows in groups])
-    return {name: [np.concatenate(parts) for parts in zip(*groups, strict=True)] for name, groups in seen.items()}
-
-
-def _spread(length: int, wanted: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.unique(np.linspace(0, length - 1, min(length, wanted)).astype(np.int64))
 
 
 def _groups(

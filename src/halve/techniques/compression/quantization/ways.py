@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 GROUP_SIZE = 32
 """Weights per scale where only weights are in integers."""
 
+ACCURACY_LEVELS = (0, 4)
+"""Of MatMulNBits: products in fp32, or of activations that the kernel rounds to 8 bits."""
+
+NOTABLY_WORSE = 1.1
+"""Times the error that a faster way may cost."""
+
 QAT_BATCH, QAT_FIRST_ROWS = 128, 512
 """Rows per update, and rows that set the first activation grids."""
 
@@ -175,11 +181,20 @@ def dynamic(work: Work) -> Made:
 
 def weight_only(work: Work) -> Made:
     """Keep weights in integers and multiply in fp32: for memory, not for multiplications."""
-    fit, _ = split_batches(work.data.batches)
+    fit, check = split_batches(work.data.batches)
     with work.step("rounding weights"):
-        made = quantize_weight_only(
-            work.graph, bits=work.order.weight_bits, group_size=GROUP_SIZE, method="gptq", batches=fit
-        )
+        made = {
+            level: quantize_weight_only(
+                work.graph,
+                bits=work.order.weight_bits,
+                group_size=GROUP_SIZE,
+                method="gptq",
+                batches=fit,
+                accuracy_level=level,
+            )
+            for level in ACCURACY_LEVELS
+        }
+    level = _better_level({level: artifact.content for level, artifact in made.items()}, work, check)
     records = {
         layer.name: _record(
             layer.name,
@@ -189,12 +204,22 @@ def weight_only(work: Work) -> Made:
             scheme=f"groups of {GROUP_SIZE}",
             decision="weight-only",
         )
-        if layer.name in made.layers
+        if layer.name in made[level].layers
         else fp32_record(layer.name, layer.operator, "no kernel for weights in groups")
         for layer in work.graph.layers
     }
-    recipe = f"{work.order.weight_bits}-bit weights in groups of {GROUP_SIZE}, GPTQ"
-    return _compared(work, made.content, recipe=recipe, layers=_ordered(work, records), made_for_size=True)
+    rounding = "activations rounded to 8 bits by the kernel" if level else "products in fp32"
+    recipe = f"{work.order.weight_bits}-bit weights in groups of {GROUP_SIZE}, GPTQ, {rounding}"
+    return _compared(work, made[level].content, recipe=recipe, layers=_ordered(work, records), made_for_size=True)
+
+
+def _better_level(contents: Mapping[int, bytes], work: Work, check: Batches) -> int:
+    """Return the faster accuracy level, unless its error is notably larger."""
+    expected = run_logits(work.fp32, check)
+    exact, quick = (agreement(expected, run_logits(contents[level], check)) for level in ACCURACY_LEVELS)
+    seconds = time_models({str(level): content for level, content in contents.items()}, check[0], timer=work.timer)
+    is_close = quick.relative_rmse <= NOTABLY_WORSE * exact.relative_rmse
+    return 4 if is_close and seconds["4"] < seconds["0"] else 0
 
 
 def trained(work: Work) -> Made:
