@@ -1,23 +1,34 @@
+import re
+
 import numpy as np
 import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halve.errors import InvalidParameterError
 from halve.techniques.compression.quantization import Hardware, detect_hardware, probe_saturation, weight_bits_for
-from halve.techniques.compression.quantization.hardware import parse_cpuinfo, worst_case_matmul
+from halve.techniques.compression.quantization.crossover import LayerTiming, TimingPoint
+from halve.techniques.compression.quantization.hardware import (
+    Probe,
+    Saturation,
+    gather_probe,
+    parse_cpuinfo,
+    worst_case_matmul,
+)
 
 INT16_MAX = 2**15 - 1
 
 PROCESSORS = [
     ("x86", "flags\t\t: fpu sse2 avx2 sha_ni", "x86-avx2", 7),
     ("x86", "flags\t\t: fpu avx2 avx512f avx512bw", "x86-avx512", 7),
-    ("x86", "flags\t\t: avx2 avx512f avx512_vnni amx_int8 amx_tile", "x86-avx512-vnni", 8),
+    ("x86", "flags\t\t: avx2 avx512f avx512_vnni amx_int8 amx_tile", "x86-amx", 8),
     ("x86", "flags\t\t: avx2 avx512f avx512_vnni", "x86-avx512-vnni", 8),
     ("x86", "flags\t\t: avx2 avx_vnni", "x86-avx-vnni", 8),
     ("x86", "flags\t\t: fpu sse2", "x86", 7),
     ("x86", "model name : no flags here", "x86", 7),
-    ("arm64", "Features\t: fp asimd asimddp i8mm", "arm64", 8),
+    ("arm64", "Features\t: fp asimd asimddp i8mm", "arm64-i8mm", 8),
+    ("arm64", "Features\t: fp asimd asimddp", "arm64-dotprod", 8),
     ("arm64", "Features\t: fp asimd", "arm64", 8),
     ("riscv64", "isa\t\t: rv64imafdc", "riscv64", 8),
 ]
@@ -84,3 +95,48 @@ def test_the_probe_runs_an_integer_kernel(tmp_path):
     operators = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
     assert operators & {"MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger"}
     assert "MatMul" not in operators
+
+
+def probe(*, saturates):
+    """A host that promises VNNI, and what its products gave."""
+    return Probe(
+        hardware=Hardware(architecture="x86", instruction_sets=("avx2", "avx512_vnni")),
+        saturation=Saturation(saturates=saturates, relative_error=0.494 if saturates else 0.0),
+    )
+
+
+def timing(ratio):
+    """INT8 takes `ratio` times as long as 100 us in fp32, give or take 2 %."""
+    point = TimingPoint(
+        rows=1, fp32_seconds=1e-4, int8_seconds=ratio * 1e-4, ratio_low=0.98 * ratio, ratio_high=1.02 * ratio
+    )
+    return LayerTiming(points=(point,))
+
+
+def test_the_probe_outweighs_what_the_system_promises():
+    assert weight_bits_for(probe(saturates=True).hardware).bits == 8
+    bits, reason = probe(saturates=True).weight_bits
+    assert bits == 7
+    assert "the worst case is 49% off" in reason
+    assert probe(saturates=False).weight_bits.bits == 8
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+@pytest.mark.parametrize(("ratio", "starts"), [(0.5, "faster in INT8"), (1.0, "as fast"), (1.5, "slower in INT8")])
+def test_a_layer_gets_integers_unless_they_are_slower(ratio, starts, saturates):
+    bits, reason = probe(saturates=saturates).decide(timing(ratio))
+    assert bits == (32 if ratio > 1 else 7 if saturates else 8)
+    assert reason.startswith(starts)
+    assert re.search(rf"{100 * ratio:.0f} us in INT8, 100 us in fp32", reason)
+
+
+def test_the_gathered_probe_never_contradicts_itself():
+    found = gather_probe()
+    assert found.saturation == probe_saturation(weight_bits=8)
+    assert not (found.saturation.saturates and found.hardware.has_int8_dot_product)
+    assert not probe_saturation(weight_bits=found.weight_bits.bits).saturates
+
+
+def test_only_seven_and_eight_bits_are_probed():
+    with pytest.raises(InvalidParameterError, match=r"weight_bits must be 7 or 8\. Got 4"):
+        probe_saturation(weight_bits=4)

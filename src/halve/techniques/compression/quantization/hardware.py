@@ -4,27 +4,39 @@ Without VNNI, x86 multiplies u8 by s8 with VPMADDUBSW, which adds two products i
 and saturates: 2 * 255 * 127 = 64,770 > 32,767. With 7-bit weights, |w| <= 64, the largest sum is
 2 * 255 * 64 = 32,640 and nothing is lost. Source: Intel Software Developer's Manual, VPMADDUBSW;
 ONNX Runtime, "Quantize ONNX models", section on reduce_range.
+
+What decides is the probe, which multiplies the worst case through onnxruntime's own kernel. /proc/cpuinfo only
+gives the host its name: under an emulator it tells of another processor than the one that the process runs on.
 """
 
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from halve.errors import MissingExtraError
+from halve.errors import InvalidParameterError, MissingExtraError
 from halve.techniques.compression.quantization.runtime import open_session
 
-INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
+if TYPE_CHECKING:
+    from halve.techniques.compression.quantization.crossover import LayerTiming
+
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Those that decide how 8-bit products are computed, as Linux spells them."""
 
+DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+"""Those that add 8-bit products straight into 32 bits: VNNI and AMX on x86, SDOT and SMMLA on ARM."""
+
 HARDWARE_CLASSES = (
+    ("amx_int8", "x86-amx"),
     ("avx512_vnni", "x86-avx512-vnni"),
     ("avx_vnni", "x86-avx-vnni"),
     ("avx512f", "x86-avx512"),
     ("avx2", "x86-avx2"),
+    ("i8mm", "arm64-i8mm"),
+    ("asimddp", "arm64-dotprod"),
 )
 """First match wins."""
 
@@ -43,7 +55,7 @@ class Hardware:
 
     @property
     def hardware_class(self) -> str:
-        """Hosts of one class give an INT8 model the same answers: `x86-avx2`, `x86-avx512-vnni`, `arm64`, ..."""
+        """Hosts of one class run an INT8 model alike: `x86-avx2`, `x86-avx512-vnni`, `arm64-dotprod`, ..."""
         for instruction_set, name in HARDWARE_CLASSES:
             if instruction_set in self.instruction_sets:
                 return name
@@ -52,7 +64,7 @@ class Hardware:
     @property
     def has_int8_dot_product(self) -> bool:
         """Whether four 8-bit products are added straight into 32 bits, without a 16-bit step between."""
-        return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(self.instruction_sets))
+        return not DOT_PRODUCTS.isdisjoint(self.instruction_sets)
 
 
 class WeightBits(NamedTuple):
@@ -73,6 +85,37 @@ class Saturation:
 
     saturates: bool
     relative_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """This host, and what its 8-bit products gave.
+
+    Args:
+        hardware: The processor.
+        saturation: Of 8-bit weights.
+    """
+
+    hardware: Hardware
+    saturation: Saturation
+
+    @property
+    def weight_bits(self) -> WeightBits:
+        """7 where the probe saturated, else 8, whatever the instruction sets promise; with the reason."""
+        name, error = self.hardware.hardware_class, self.saturation.relative_error
+        if self.saturation.saturates:
+            lost = f"8-bit products saturate on {name}: the worst case is {error:.0%} off"
+            return WeightBits(bits=7, reason=f"{lost}; 7-bit weights fit")
+        return WeightBits(bits=8, reason=f"8-bit products do not saturate on {name}: the worst case was measured")
+
+    def decide(self, timing: "LayerTiming") -> WeightBits:
+        """Return how to run one layer here: 32 bits if integers are slower beyond noise, else `weight_bits`."""
+        times = f"{timing.int8_seconds * 1e6:.0f} us in INT8, {timing.fp32_seconds * 1e6:.0f} us in fp32"
+        if timing.int8_is_slower:
+            return WeightBits(bits=32, reason=f"slower in INT8 here: {times}")
+        bits, reason = self.weight_bits
+        speed = "faster in INT8 here" if timing.int8_is_faster else "as fast in INT8 here, within noise, and smaller"
+        return WeightBits(bits=bits, reason=f"{speed}: {times}; {reason}")
 
 
 def detect_hardware(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> Hardware:
@@ -108,14 +151,36 @@ def weight_bits_for(hardware: Hardware) -> WeightBits:
     return WeightBits(bits=8, reason=f"{name} widens 8-bit products without saturation")
 
 
+def gather_probe() -> Probe:
+    """Return this host with the saturation of 8-bit weights; takes milliseconds.
+
+    Where products saturate although the system promises instructions that cannot, the process runs on another
+    processor than the system tells of (an emulator), and those instruction sets are left out.
+
+    Raises:
+        MissingExtraError: If onnx or onnxruntime is not installed.
+    """
+    hardware, saturation = detect_hardware(), probe_saturation(weight_bits=8)
+    if saturation.saturates and hardware.has_int8_dot_product:
+        kept = tuple(name for name in hardware.instruction_sets if name not in DOT_PRODUCTS)
+        hardware = replace(hardware, instruction_sets=kept)
+    return Probe(hardware=hardware, saturation=saturation)
+
+
 def probe_saturation(*, weight_bits: int = 8) -> Saturation:
     """Multiply the worst case, 255 x the largest weight, through onnxruntime's own kernel on this host.
 
     A QDQ MatMul as deployed, (16, 64) x (64, 64); takes milliseconds.
 
+    Args:
+        weight_bits: 7 (weights to 64) or 8 (weights to 127).
+
     Raises:
+        InvalidParameterError: If weight_bits is neither.
         MissingExtraError: If onnx or onnxruntime is not installed.
     """
+    if weight_bits not in (7, 8):
+        raise InvalidParameterError("weight_bits", rule="7 or 8", value=weight_bits)
     depth, largest = 64, 127 if weight_bits == 8 else 64
     session = open_session(worst_case_matmul(depth=depth, weight=largest))
     given = session.run(None, {"input": np.full((16, depth), 255, np.float32)})[0]
