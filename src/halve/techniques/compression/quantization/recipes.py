@@ -15,8 +15,9 @@ from halve.techniques.compression.quantization.qdq import needed_grids, write_qd
 from halve.techniques.compression.quantization.rounding import WIDE_BITS, Rounding, round_layers
 from halve.techniques.compression.quantization.smooth_quant import smooth
 
-SMOOTHING = 0.5
-"""SmoothQuant's alpha: how much of the activations' spread moves into the weights. Half, as its paper has it."""
+SMOOTHINGS = (0.75, 0.9)
+"""SmoothQuant's alpha worth trying. Its paper has 0.5 for large models; encoders have outliers in their activations and
+even weights, and do better with more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class StaticRecipe:
         observer: What sees the activations' ranges.
         rounding: Which way weights go.
         equalize: Even out the ranges of channels between ReLU layers first.
-        smooth: Move outliers of activations into the weights behind normalizations first.
+        smooth: How much of the activations' outliers moves into the weights first, in [0, 1); 0 is nothing.
         correct_biases: Take the mean error that rounding makes off the biases.
     """
 
@@ -40,7 +41,7 @@ class StaticRecipe:
     observer: ObserverName = "minmax"
     rounding: Rounding = "nearest"
     equalize: bool = False
-    smooth: bool = False
+    smooth: float = 0.0
     correct_biases: bool = False
 
     def __post_init__(self) -> None:
@@ -50,10 +51,10 @@ class StaticRecipe:
 
     @property
     def name(self) -> str:
-        """In words: `W8A8, percentile ranges, smoothed`."""
+        """In words: `W8A8, percentile ranges, smoothed by 0.9`."""
         parts = [f"W{self.weight_bits}A{self.activation_bits}", f"{self.observer} ranges"]
         parts += ["equalized"] if self.equalize else []
-        parts += ["smoothed"] if self.smooth else []
+        parts += [f"smoothed by {self.smooth:g}"] if self.smooth else []
         parts += [] if self.rounding == "nearest" else [self.rounding]
         parts += ["biases corrected"] if self.correct_biases else []
         return ", ".join(parts)
@@ -96,7 +97,7 @@ def carry_out(recipe: StaticRecipe, graph: Graph, *, batches: Batches, seed: int
     if recipe.equalize:
         graph = equalize(graph)
     if recipe.smooth:
-        graph = smooth(graph, batches, alpha=SMOOTHING).graph
+        graph = smooth(graph, batches, alpha=recipe.smooth).graph
     activations = static_grids(graph, batches, observer=recipe.observer, bits=_activation_bits(recipe, graph))
     layers = {layer.name for layer in integer_layers(graph, activations)}
     schemes = {name: scheme for name, scheme in _schemes(recipe, graph).items() if name in layers}
@@ -149,5 +150,6 @@ def worth_trying(graph: Graph, base: StaticRecipe) -> Iterator[StaticRecipe]:
         yield replace(base, observer="mse", correct_biases=True)
         yield replace(base, observer="mse", equalize=True, correct_biases=True)
     if "LayerNormalization" in operators:
-        yield replace(base, smooth=True)
-        yield replace(base, smooth=True, observer="mse")
+        for alpha in SMOOTHINGS:
+            yield replace(base, smooth=alpha)
+            yield replace(base, smooth=alpha, observer="mse")

@@ -123,6 +123,18 @@ def _output(graph: Graph, layer: Layer) -> str:
     return layer.output
 
 
+def _axes(graph: Graph, layer: Layer, value: NDArray[Any]) -> list[int | str]:
+    """Return the shape to declare: open where the network's own is, as fixed shapes let the runtime fuse otherwise.
+
+    With a fixed batch onnxruntime makes a Gemm between two Reshapes of a MatMul and its bias, and no integers of that.
+    """
+    dims = graph.proto.graph.input[0].type.tensor_type.shape.dim
+    if dims and dims[0].dim_value > 0:
+        return list(value.shape)
+    fixed = value.ndim - 1 if layer.operator == "Conv" else 1
+    return [f"axis_{axis}" if axis < value.ndim - fixed else size for axis, size in enumerate(value.shape)]
+
+
 def _model(graph: Graph, layer: Layer, values: Mapping[str, NDArray[Any]]) -> "ModelProto":
     from onnx import TensorProto, helper, numpy_helper
 
@@ -135,8 +147,8 @@ def _model(graph: Graph, layer: Layer, values: Mapping[str, NDArray[Any]]) -> "M
     body = helper.make_graph(
         nodes,
         "layer",
-        [helper.make_tensor_value_info(layer.input, TensorProto.FLOAT, values[layer.input].shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, values[output].shape)],
+        [helper.make_tensor_value_info(layer.input, TensorProto.FLOAT, _axes(graph, layer, values[layer.input]))],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, _axes(graph, layer, values[output]))],
         [numpy_helper.from_array(graph.constant(name), name) for name in constants],
     )
     return helper.make_model(body, opset_imports=graph.proto.opset_import, ir_version=graph.proto.ir_version)
