@@ -25,9 +25,9 @@ def automatic(bits: int | None = None) -> Any:
     def build(model: Model) -> Built:
         from halve.techniques.compression.quantization.hardware import detect_hardware, weight_bits_for
         from halve.techniques.compression.quantization.quantize import quantize_model
-        from halve.techniques.compression.quantization.recipes import Recipe
+        from halve.techniques.compression.quantization.recipes import StaticRecipe
 
-        base = Recipe(weight_bits=bits or weight_bits_for(detect_hardware()).bits)
+        base = StaticRecipe(weight_bits=bits or weight_bits_for(detect_hardware()).bits)
         made = quantize_model(model.onnx, calibration=model.calibration(), base=base)
         return session(made.content, note=made.chosen.name)
 
@@ -60,13 +60,13 @@ def dynamic(model: Model) -> Built:
 
 def four_bits(method: str) -> Any:
     def build(model: Model) -> Built:
+        from halve.techniques.compression.quantization.graph import Graph
         from halve.techniques.compression.quantization.weight_only import quantize_weight_only
 
-        from halve.techniques.compression.quantization.graph import Graph
-
         graph = Graph.load(model.onnx)
-        batches = None if method == "nearest" else model.calibration()
-        return session(quantize_weight_only(graph, bits=4, group_size=GROUP, method=method, batches=batches))
+        batches = () if method == "nearest" else model.calibration()
+        made = quantize_weight_only(graph, bits=4, group_size=GROUP, method=method, batches=batches)
+        return session(made.content)
 
     return build
 
