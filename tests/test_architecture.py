@@ -32,6 +32,7 @@ TESTED_ELSEWHERE = {
     "report/charts/plane.py": "tests/report/charts/test_charts.py",
     "report/charts/waterfall.py": "tests/report/charts/test_charts.py",
     "techniques/compression/quantization/runtime.py": "tests of export and post_training run through it",
+    "techniques/compression/quantization/ways.py": "tests/.../test_artifact.py: every way is ordered there",
     "testing/scripted.py": "it is the bench of tests/optimize",
     "testing/strategies.py": "it draws the examples of tests/core/test_documents.py",
     "testing/tiny_service.py": "it is the service of tests/assembly and tests/e2e",

@@ -65,5 +65,5 @@ def test_the_reason_is_a_sentence(emulation, monkeypatch, tmp_path, platform, ma
     reason = emulation.why_unavailable()
     assert reason is None if said is None else reason.startswith(said)
     if said is not None:
-        with pytest.raises(emulation.EmulationError, match="^emulat"):
+        with pytest.raises(emulation.EmulationError, match=r"^emulat"):
             emulation.run_emulated("")

@@ -103,6 +103,8 @@ def quantize(  # noqa: PLR0913 - a verb for users: every choice is a keyword of 
     with entries.importable(Path.cwd()), tempfile.TemporaryDirectory(prefix="halve-") as scratch:
         payloads, labels = _calibration(calibration, payload=payload, label=label)
         reads_text = isinstance(payloads[0], str)
+        if reads_text and tokenizer is None:
+            raise InvalidParameterError("tokenizer", rule="given for texts", value=None)
         source = _staged(model, Path(scratch), tokenizer=tokenizer if reads_text else None, max_tokens=max_tokens)
         with _opened(source, model, Path(scratch)) as answerer, new_folder(target) as folder:
             starts = range(0, len(payloads), BATCH)

@@ -1,5 +1,6 @@
 """A stack file made runnable: engines, acceptances and the cache handed to the gateway."""
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from halve.assembly import entries
 from halve.assembly.config import Config
-from halve.core import Stack
+from halve.core import Answerer, Model, Stack
 from halve.core.documents import load_yaml
 from halve.engines import engine
 from halve.errors import ConfigError
@@ -17,7 +18,10 @@ from halve.optimize.store import load_stack
 from halve.pricing import Catalogue
 from halve.serving.gateway import Chain, Gateway, InputSpec
 from halve.serving.gateway import serve as serve_gateway
+from halve.techniques.compression.quantization import MANIFEST_NAME, check_folder
 from halve.units import SECONDS_PER_HOUR
+
+_log = logging.getLogger("halve.assembly")
 
 
 def make_chain(stack: Stack, *, folder: Path, catalogue: Catalogue | None = None) -> Chain:
@@ -34,7 +38,7 @@ def make_chain(stack: Stack, *, folder: Path, catalogue: Catalogue | None = None
     texts = stack.models[0].preprocess.kind == "wordpiece"
     return Chain(
         stack=stack,
-        load=lambda model, threads: engine(model.engine).load(model, threads=threads, folder=folder),
+        load=lambda model, threads: load_checked(model, threads=threads, folder=folder),
         accepts={
             str(stage.model): serve_acceptance(stage.accept) for stage in stack.model_stages if stage.accept is not None
         },
@@ -44,6 +48,19 @@ def make_chain(stack: Stack, *, folder: Path, catalogue: Catalogue | None = None
         usd_per_vcpu_second={name: _usd_per_vcpu_second(prices, name) for name in kinds},
         takes=InputSpec(datatype="BYTES" if texts else "FP32"),
     )
+
+
+def load_checked(model: Model, *, threads: int, folder: Path) -> Answerer:
+    """Load a model; one that brings a manifest must be right on this host too.
+
+    Raises:
+        ModelError: If its integers are wrong on this processor; says what to do.
+    """
+    for file in model.files:
+        if file.path.endswith(f"/{MANIFEST_NAME}"):
+            for warning in check_folder((folder / file.path).parent):
+                _log.warning("%s: %s", model.name, warning)
+    return engine(model.engine).load(model, threads=threads, folder=folder)
 
 
 def _usd_per_vcpu_second(catalogue: Catalogue, name: str) -> float:

@@ -14,7 +14,15 @@ from halve.techniques.compression.quantization.hardware import (
     probe_saturation,
     weight_bits_for,
 )
-from halve.techniques.compression.quantization.manifest import LayerRecord, Manifest, check_folder, read_manifest
+from halve.techniques.compression.quantization.manifest import (
+    FILE_NAME as MANIFEST_NAME,
+)
+from halve.techniques.compression.quantization.manifest import (
+    LayerRecord,
+    Manifest,
+    check_folder,
+    read_manifest,
+)
 from halve.techniques.compression.quantization.order import METHODS, Data, Method, Order
 from halve.techniques.compression.quantization.post_training import (
     StaticQuantization,
@@ -24,6 +32,7 @@ from halve.techniques.compression.quantization.post_training import (
 )
 
 __all__ = [
+    "MANIFEST_NAME",
     "METHODS",
     "Agreement",
     "Data",

@@ -128,7 +128,7 @@ def _learn(
         torch.from_numpy(np.array(np.broadcast_to(part, rows.shape))) for part in grid.expanded(rows.shape)
     )
     low, high = grid.scheme.lowest - zero_point, grid.scheme.highest - zero_point
-    weight, seen, wanted = (torch.from_numpy(np.ascontiguousarray(array)) for array in (rows, inputs, targets))
+    weight, seen, wanted = (torch.from_numpy(np.array(array, order="C")) for array in (rows, inputs, targets))
     below = torch.floor(weight / scale)
     share = (weight / scale - below).clamp(0.001, 0.999)
     up = torch.logit((share - STRETCH_LOW) / (STRETCH_HIGH - STRETCH_LOW)).requires_grad_()
