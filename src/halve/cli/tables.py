@@ -49,6 +49,8 @@ def _layers(layers: "tuple[LayerRecord, ...]") -> Iterator[Text]:
 
 
 def _bits(layer: "LayerRecord") -> str:
+    if layer.decision == "fp32":
+        return "fp32"
     activation = "32" if layer.activation_bits is None else str(layer.activation_bits)
     return f"W{layer.bits}A{activation}"
 
