@@ -24,7 +24,14 @@ METHODS = ("auto", "static", "dynamic", "weight-only")
 @click.option("--bits", type=int, default=8, show_default=True, help="Of weights, 2 to 8.")
 @click.option("--activation-bits", type=int, default=8, show_default=True, help="Of activations, 2 to 8.")
 @click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True, help="What to try.")
-@click.option("--qat", "qat_epochs", type=click.IntRange(min=0), default=0, metavar="EPOCHS", help="Train on, with quantization in the loop.")
+@click.option(
+    "--qat",
+    "qat_epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="EPOCHS",
+    help="Train on, with quantization in the loop.",
+)
 @click.option("--learning-rate", type=float, default=0.01, show_default=True, help="Of that training.")
 @click.option("--payload", default="payload", show_default=True, help="Column of DATA that holds the inputs.")
 @click.option("--label", default=None, help="Column of DATA that holds class indices, for --qat.")
