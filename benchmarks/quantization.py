@@ -251,7 +251,7 @@ def emulated(quick: bool) -> list[Finding]:
                 judge(finding, logits[-1], fp32=logits[0], folder=folder)
                 if tool != "halve":
                     # The same file on this host: where nothing saturates on either, answers differ by rounding alone.
-                    moved = relative_rmse(made_here_run_there(finding, folder, prefix=()), logits[-1])
+                    moved = relative_rmse(logits[-1], fp32=made_here_run_there(finding, folder, prefix=()))
                     finding.note = (
                         SATURATES if moved > SATURATED or probe_saturation().saturates else "does not saturate"
                     )
