@@ -4,8 +4,6 @@ Scored in the exported runtime, on images that no model has seen. See `training.
 """
 
 import gzip
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +20,7 @@ def convolution(incoming, outgoing, stride):
     return [nn.Conv2d(incoming, outgoing, 3, stride, 1, bias=False), nn.BatchNorm2d(outgoing), nn.ReLU()]
 
 
-def fashion(part, count):
-    folder = Path(os.environ["HALVE_DATA"]) / "fashion_mnist"
+def fashion(folder, part, count):
     images, labels = (
         np.frombuffer(gzip.decompress((folder / f"{part}-{kind}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
         for kind, offset in (("images-idx3", 16), ("labels-idx1", 8))
@@ -45,11 +42,10 @@ def fit(network, images, labels):
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("HALVE_DATA"), reason="needs HALVE_DATA")
-def test_rounding_collapses_and_training_recovers(tmp_path):
+def test_rounding_collapses_and_training_recovers(data_folder, tmp_path):
     torch.manual_seed(0)
-    images, labels = fashion("train", TRAINED)
-    test_images, test_labels = fashion("t10k", TESTED)
+    images, labels = fashion(data_folder / "fashion_mnist", "train", TRAINED)
+    test_images, test_labels = fashion(data_folder / "fashion_mnist", "t10k", TESTED)
     layers = [*convolution(1, 16, 2), *convolution(16, 32, 1), *convolution(32, 32, 2)]
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 49, 10))
     fit(network, images, torch.from_numpy(labels))
@@ -69,7 +65,6 @@ def test_rounding_collapses_and_training_recovers(tmp_path):
         converted = convert(prepared, {"input": images[:8]}, tmp_path / "trained.onnx")
         found[bits] = (rounded, accuracy(converted.path))
         assert parity(prepared, converted, {"input": test_images[:200]}).largest_steps <= 1
-    print(fp32, found)
     assert found[4][1] > fp32 - 0.01
     assert found[2][0] < fp32 - 0.2
     assert found[2][1] > fp32 - 0.1
