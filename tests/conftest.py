@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.core import (
     Answerer,
     Deployment,

@@ -7,7 +7,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "open_run", "optimize", "profile", "quantize", "serve"]
+__all__ = ["__version__", "distill", "open_run", "optimize", "profile", "prune", "quantize", "serve"]
 
 
 def __getattr__(name: str) -> Any:

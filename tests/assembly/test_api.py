@@ -13,7 +13,7 @@ import pytest
 
 import halve
 from halve.assembly.api import _wired
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.core.documents import load_yaml
 from halve.core.stack import Stack
 from halve.errors import RunFolderError

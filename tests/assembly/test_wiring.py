@@ -4,7 +4,7 @@ import pytest
 
 from halve.assembly import entries
 from halve.assembly.config import LADDER, Config
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.assembly.wiring import JOINT, LEVERS, baseline_stack, wire
 from halve.core import Lever, ServiceCurve
 from halve.core.documents import load_yaml

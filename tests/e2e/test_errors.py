@@ -14,7 +14,7 @@ import yaml
 
 from halve.assembly import entries
 from halve.assembly.config import Config
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.assembly.wiring import wire
 from halve.cli import main
 from halve.core.documents import load_yaml

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from halve.core import Acceptance, Objective, Prediction
-from halve.levers.cascade import SHARES_OF_THE_BUDGET, Cascade, accepted_mask, serve_acceptance
+from halve.levers.cascade import Cascade, accepted_mask, serve_acceptance
+from halve.techniques.inference.cascading import SHARES_OF_THE_BUDGET
 
 
 @pytest.mark.parametrize("budget", [0.015, 0.03, 0.1])

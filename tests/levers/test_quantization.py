@@ -6,7 +6,7 @@ import pytest
 
 from halve.assembly import entries
 from halve.assembly.config import Config
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.assembly.wiring import wire
 from halve.core import Deployment, Gateway, ServiceCurve, Stack, Stage
 from halve.core.documents import load_yaml

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halve.assembly.gateway_profile import serve_command
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.core import Acceptance, Deployment, Model, Stage
 from halve.core.documents import dump_yaml
 from halve.engines import engine

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 from halve.core import Rung
 from halve.gate import PairedGate
 from halve.optimize import Optimizer, Outcome

@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as arrays
 
 from halve.core import Example, Payload
 from halve.errors import InvalidParameterError, WorkloadError
-from halve.workload import payload_digest, split_examples
+from halve.core.hashing import payload_digest
+from halve.workload import split_examples
 
 texts = st.text(max_size=3)
 tensors = arrays.arrays(

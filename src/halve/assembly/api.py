@@ -11,11 +11,11 @@ from pathlib import Path
 from halve.assembly import entries
 from halve.assembly.config import Config
 from halve.assembly.gateway_profile import measure_gateway, serve_command
-from halve.assembly.progress import Silent
 from halve.assembly.wiring import JOINT, LADDER, Wired, baseline_stack, wire
 from halve.assembly.workload import with_seed
 from halve.core import Measurement, Progress, Replay, Run, Stack
 from halve.core.documents import dump_yaml, dumps, load_json, load_yaml, replace_file
+from halve.core.progress import Silent
 from halve.errors import ReplayError
 from halve.measure.confirm import confirm
 from halve.measure.host import describe_host

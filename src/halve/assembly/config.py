@@ -3,13 +3,22 @@
 import re
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from typing import Literal, get_args
 
 from halve.core import Objective, Preprocess
 from halve.errors import InvalidParameterError
 
-LeverName = Literal["right_sizing", "batching", "exact_cache", "cascade", "quantization"]
-LADDER: tuple[LeverName, ...] = ("right_sizing", "batching", "exact_cache", "cascade", "quantization")
+LeverName = Literal[
+    "right_sizing",
+    "batching",
+    "exact_cache",
+    "cascade",
+    "quantization",
+    "distillation",
+    "pruning",
+    "mixture_of_experts",
+]
+LADDER: tuple[LeverName, ...] = get_args(LeverName)
 """The rungs, low risk and low effort first."""
 
 
@@ -71,6 +80,34 @@ class ModelConfig:
             rule = f"{NAME_RULE}, and none of {', '.join(RESERVED_NAMES)}"
             raise InvalidParameterError("name of a model", rule=rule, value=self.name)
         exactly_one(f"model {self.name}", file=self.file, entry=self.entry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What distillation, pruning and mixture of experts may train on; without it they do nothing.
+
+    Labels are welcome and not needed: the model in service answers. What stands among the examples is left out.
+
+    Args:
+        file: JSONL, CSV, Parquet or NPZ, relative to the config.
+        payload: Name of the column (array, for NPZ).
+        reference: Column of right answers, if there is one.
+        entry: Or `module:function`, returning payloads, or `(payloads, references)` with class indices, -1 for none.
+        augment: `module:function` that changes one batch of named tensors in a way that changes no right answer.
+        epochs: Passes over the data in every training; each lever has a default of its own.
+    """
+
+    file: str | None = None
+    payload: str = "payload"
+    reference: str | None = None
+    entry: str | None = None
+    augment: str | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        exactly_one("training", file=self.file, entry=self.entry)
+        if self.epochs is not None and self.epochs < 1:
+            raise InvalidParameterError("training.epochs", rule="at least 1", value=self.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +219,8 @@ class Config:
     examples: ExamplesConfig
     model: ModelConfig
     answerers: tuple[ModelConfig, ...] = ()
+    training: TrainingConfig | None = None
+    students: tuple[ModelConfig, ...] = ()
     metric: Literal["accuracy"] = "accuracy"
     traffic: TrafficConfig
     prices: PricesConfig = field(default_factory=PricesConfig)
@@ -194,8 +233,12 @@ class Config:
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME_PATTERN, self.name):
             raise InvalidParameterError("name", rule=NAME_RULE, value=self.name)
-        names = [self.model.name, *(given.name for given in self.answerers)]
+        names = [given.name for given in (self.model, *self.answerers, *self.students)]
         if len(set(names)) != len(names):
-            raise InvalidParameterError("names of model and answerers", rule="unique", value=names)
+            raise InvalidParameterError("names of model, answerers and students", rule="unique", value=names)
+        for given in self.students:
+            if given.entry is None:
+                rule = "a module:function that returns an untrained network: a file cannot be trained"
+                raise InvalidParameterError(f"student {given.name}.entry", rule=rule, value=None)
         if self.seed < 0:
             raise InvalidParameterError("seed", rule="at least 0", value=self.seed)

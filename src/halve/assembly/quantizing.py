@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halve.assembly import entries
-from halve.assembly.progress import Silent
-from halve.core import Answerer, Model, Payload, Preprocess, Progress, Recipe, TensorAnswerer
-from halve.engines import engine
-from halve.errors import InvalidParameterError, ModelError
+from halve.assembly.staging import TOKENIZER, stage
+from halve.core import Model, Payload, Progress, Recipe
+from halve.core.progress import Silent
+from halve.errors import InvalidParameterError
 from halve.measure.artifacts import adopt_files, new_folder
 from halve.techniques.compression.quantization import Data, Manifest, Method, Order, write_artifact
 from halve.workload import examples_from, read_examples, read_payloads
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Rows of a calibration batch."""
-
-TOKENIZER, SOURCE = "tokenizer.json", "source.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +102,8 @@ def quantize(  # noqa: PLR0913 - a verb for users: every choice is a keyword of 
         reads_text = isinstance(payloads[0], str)
         if reads_text and tokenizer is None:
             raise InvalidParameterError("tokenizer", rule="given for texts", value=None)
-        source = _staged(model, Path(scratch), tokenizer=tokenizer if reads_text else None, max_tokens=max_tokens)
-        with _opened(source, model, Path(scratch)) as answerer, new_folder(target) as folder:
+        source = stage(model, Path(scratch), tokenizer=tokenizer if reads_text else None, max_tokens=max_tokens)
+        with source.opened() as answerer, new_folder(target) as folder:
             starts = range(0, len(payloads), BATCH)
             batches = [answerer.inputs(payloads[start : start + BATCH]) for start in starts]
             manifest = write_artifact(
@@ -118,7 +115,7 @@ def quantize(  # noqa: PLR0913 - a verb for users: every choice is a keyword of 
             )
             if reads_text:
                 shutil.copyfile(Path(scratch) / TOKENIZER, folder / TOKENIZER)
-    return QuantizedModel(model=_finished(target, source, manifest), folder=target, manifest=manifest)
+    return QuantizedModel(model=_finished(target, source.model, manifest), folder=target, manifest=manifest)
 
 
 def _calibration(
@@ -141,58 +138,6 @@ def _calibration(
     if any(isinstance(reference, str) for reference in references):
         raise InvalidParameterError("label", rule="class indices", value=next(r for r in references if r is not None))
     return [example.payload for example in examples], np.array(references, np.int64)
-
-
-def _staged(model: object, folder: Path, *, tokenizer: str | Path | None, max_tokens: int) -> Model:
-    """Return the fp32 model with its ONNX file and tokenizer copied beside each other."""
-    is_file = isinstance(model, Path) or (isinstance(model, str) and not _is_entry(model))
-    if is_file:
-        path = Path(str(model))
-        if not path.is_file():
-            raise InvalidParameterError("model", rule="an ONNX file, or module:function", value=str(model))
-        shutil.copyfile(path, folder / SOURCE)
-    preprocess = Preprocess()
-    if tokenizer is not None:
-        named = str(tokenizer)
-        path = Path(str(entries.call(named, field="tokenizer")) if _is_entry(named) else named)
-        if not path.is_file():
-            raise InvalidParameterError("tokenizer", rule="a tokenizer.json", value=str(path))
-        shutil.copyfile(path, folder / TOKENIZER)
-        preprocess = Preprocess(kind="wordpiece", tokenizer_file=TOKENIZER, max_tokens=max_tokens)
-    return Model(
-        name=_name(model),
-        engine="onnxruntime" if is_file else "torch",
-        files=adopt_files(folder, relative_to=folder),
-        entry=model if isinstance(model, str) and not is_file else None,
-        preprocess=preprocess,
-    )
-
-
-def _is_entry(text: str) -> bool:
-    return ":" in text and not Path(text).exists()
-
-
-def _name(model: object) -> str:
-    if isinstance(model, str) and _is_entry(model):
-        return model.rpartition(":")[2]
-    return Path(model).stem if isinstance(model, str | Path) else type(model).__name__
-
-
-@contextmanager
-def _opened(source: Model, model: object, folder: Path) -> Iterator[TensorAnswerer]:
-    """Load the fp32 model on one thread, for its inputs and for what its engine runs."""
-    if source.engine == "torch" and source.entry is None:
-        from halve.engines.torch import answerer_of
-
-        answerer: Answerer = answerer_of(model, source, folder=folder)
-    else:
-        answerer = engine(source.engine).load(source, threads=1, folder=folder)
-    try:
-        if not isinstance(answerer, TensorAnswerer):
-            raise ModelError(f"model {source.name!r} shows no tensors to calibrate on")
-        yield answerer
-    finally:
-        answerer.close()
 
 
 def _finished(folder: Path, source: Model, manifest: Manifest) -> Model:

@@ -30,7 +30,10 @@ from halve.errors import InvalidParameterError
 from halve.gate import PairedGate, drop_upper_bound
 from halve.levers.batching import Batching
 from halve.levers.cascade import Cascade, accepted_mask
+from halve.levers.distillation import Distillation
 from halve.levers.exact_cache import ExactCaching, cache_hits
+from halve.levers.mixture_of_experts import MixtureOfExperts
+from halve.levers.pruning import Pruning
 from halve.levers.quantization import Quantization
 from halve.levers.right_sizing import RightSizing
 from halve.measure.bench import MeasuringBench, Rules
@@ -46,6 +49,9 @@ LEVERS: dict[LeverName, Callable[[], Lever]] = {
     "exact_cache": ExactCaching,
     "cascade": Cascade,
     "quantization": Quantization,
+    "distillation": Distillation,
+    "pruning": Pruning,
+    "mixture_of_experts": MixtureOfExperts,
 }
 __all__ = ["JOINT", "LADDER", "LEVERS", "Wired", "baseline_stack", "wire"]
 
@@ -99,6 +105,7 @@ def wire(
         catalogue=catalogue,
         instances=instances,
         brought=(),
+        untrained=(),
         measure_gateway=lambda: measure_gateway(workload),
         rules=rules,
         seed=config.seed,
@@ -110,6 +117,7 @@ def wire(
 
     bench.baseline = adopt_model(config.model, folder=config_folder, make=make)
     bench.brought = [adopt_model(given, folder=config_folder, make=make) for given in config.answerers]
+    bench.untrained = [adopt_model(given, folder=config_folder, make=make) for given in config.students]
     gate = PairedGate(objective=config.objective)
     return Wired(
         config=config, folder=folder, workload=workload, bench=bench, gate=gate, assumptions=tuple(assumptions)
@@ -118,8 +126,11 @@ def wire(
 
 def _key(config: Config, workload: Workload) -> str:
     """Return 12 digits that change with the config, the data, the user's code behind it, the host or its versions."""
-    named = {f"model {given.name}.entry": given.entry for given in (config.model, *config.answerers)}
+    models = (config.model, *config.answerers, *config.students)
+    named = {f"model {given.name}.entry": given.entry for given in models}
     named = {"examples.entry": config.examples.entry, **named}
+    if config.training is not None:
+        named |= {"training.entry": config.training.entry, "training.augment": config.training.augment}
     code = [entries.source_hash(entry, field=field) for field, entry in named.items() if entry]
     # Timings and INT8 files of another machine, or of another version of a library, answer another question.
     host = to_plain(describe_host())

@@ -1,15 +1,16 @@
-"""Examples and traffic of a config become a `Workload`."""
+"""Examples, training data and traffic of a config become a `Workload`."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from halve.assembly import entries
 from halve.assembly.config import Config, ExamplesConfig, GenerateConfig, TrafficConfig
-from halve.core import Example, Traffic, Workload
+from halve.core import Augment, Example, Traffic, TrainingSet, Workload
 from halve.errors import InvalidParameterError
 from halve.gate import require_enough_examples
 from halve.workload import (
@@ -23,10 +24,14 @@ from halve.workload import (
     multiply,
     poisson,
     read_arrivals,
+    read_columns,
     read_examples,
     speed_up,
     split_examples,
     thin,
+    training_from,
+    training_set,
+    without_examples,
 )
 
 
@@ -37,6 +42,7 @@ def load_workload(config: Config, *, folder: Path) -> Workload:
         WorkloadError: If examples or traffic cannot be used, or are too few for the promise.
     """
     examples, seed = _examples(config.examples, folder), config.seed
+    training = _training(config, folder)
     search, certify = split_examples(examples, certify_share=config.examples.certify_share, seed=seed)
     require_enough_examples(len(certify), config.objective)
     return Workload(
@@ -46,6 +52,7 @@ def load_workload(config: Config, *, folder: Path) -> Workload:
         traffic=_traffic(config.traffic, folder, seed=seed),
         objective=config.objective,
         labels=config.examples.labels,
+        training=None if training is None else without_examples(training, examples),
     )
 
 
@@ -61,6 +68,20 @@ def _examples(given: ExamplesConfig, folder: Path) -> Sequence[Example]:
         rule = "given when references are names, in the order of the model's outputs"
         raise InvalidParameterError("examples.labels", rule=rule, value=f"none, but a reference is {named!r}")
     return examples
+
+
+def _training(config: Config, folder: Path) -> TrainingSet | None:
+    given, labels = config.training, config.examples.labels
+    if given is None:
+        return None
+    if given.entry is not None:
+        found = training_from(entries.call(given.entry, field="training.entry"), labels=labels)
+    else:
+        path = folder / str(given.file)
+        payloads, references = read_columns(path, payload=given.payload, reference=given.reference)
+        found = training_set(payloads, references, labels=labels, source=str(path))
+    augment = entries.resolve(given.augment, field="training.augment") if given.augment else None
+    return replace(found, augment=cast("Augment | None", augment), epochs=given.epochs)
 
 
 def _traffic(given: TrafficConfig, folder: Path, *, seed: int) -> Traffic:
@@ -112,6 +133,8 @@ def fingerprint(workload: Workload) -> str:
         else:
             digest.update(repr(example.payload.shape).encode() + example.payload.tobytes())
         digest.update(repr(example.reference).encode())
+    if workload.training is not None:
+        digest.update(workload.training.sha256.encode() + workload.training.references.tobytes())
     traffic = workload.traffic
     for array in (traffic.arrival_seconds, traffic.content, traffic.example):
         digest.update(np.ascontiguousarray(array).tobytes())

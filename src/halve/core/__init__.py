@@ -32,6 +32,7 @@ from halve.core.stack import (
 )
 from halve.core.tables import CachedAnswer, Outcomes, Prediction, ServiceCurve, stack_payloads
 from halve.core.workload import (
+    Augment,
     Example,
     FloatArray,
     IntArray,
@@ -41,6 +42,7 @@ from halve.core.workload import (
     Request,
     Split,
     Traffic,
+    TrainingSet,
     Workload,
 )
 
@@ -51,6 +53,7 @@ __all__ = [
     "Advance",
     "AnswerCache",
     "Answerer",
+    "Augment",
     "BatchPolicy",
     "Bench",
     "BuildModel",
@@ -98,6 +101,7 @@ __all__ = [
     "Stage",
     "TensorAnswerer",
     "Traffic",
+    "TrainingSet",
     "Verdict",
     "Workload",
     "stack_payloads",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-EngineName = Literal["torch", "onnxruntime", "openvino", "recorded"]
+EngineName = Literal["torch", "onnxruntime", "openvino", "openai_http", "recorded"]
 """Names of the engines in `halve.engines`; each runs one kind of model."""
 
 

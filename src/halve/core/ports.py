@@ -120,6 +120,7 @@ class Bench(Protocol):
 
     workload: Workload
     seed: int
+    progress: Progress
 
     @property
     def baseline(self) -> Model:
@@ -167,6 +168,14 @@ class Bench(Protocol):
 
     def answerers(self) -> Sequence[Model]:
         """Return the answerers that the user brought or a lever made, cheapest first."""
+        ...
+
+    def students(self) -> Sequence[Model]:
+        """Return the untrained networks that the user brought for distillation to train."""
+        ...
+
+    def workspace(self, name: str) -> Path:
+        """Return a folder of the run for work in progress: what a killed build left there is found again."""
         ...
 
     def seconds(self, owner: str, actions: Mapping[str, Callable[[], object]], *, measure: "Measure") -> "Seconds":

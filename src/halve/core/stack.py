@@ -178,6 +178,35 @@ class Stack:
             ),
         )
 
+    def with_first_stage(self, model: Model, accept: Acceptance, *, max_batch_size: int) -> "Stack":
+        """Return the stack with this model asked first, behind the cache; one that is there gets a new threshold.
+
+        It runs on one thread of the last model's instance type.
+        """
+        stage = Stage(kind="model", model=model.name, accept=accept)
+        if model in self.models:
+            return replace(self, stages=tuple(stage if old.model == model.name else old for old in self.stages))
+        deployment = Deployment(
+            model=model.name,
+            instance_type=self.deployments[-1].instance_type,
+            batch=BatchPolicy(max_batch_size=max_batch_size),
+        )
+        at = len(self.stages) - len(self.model_stages)
+        return replace(
+            self,
+            models=(model, *self.models),
+            stages=(*self.stages[:at], stage, *self.stages[at:]),
+            deployments=(deployment, *self.deployments),
+        )
+
+    def with_last_only(self) -> "Stack":
+        """Return the stack without the model stages before the last."""
+        last = self.model_stages[-1]
+        at = len(self.stages) - len(self.model_stages)
+        return replace(
+            self, models=self.models[-1:], stages=(*self.stages[:at], last), deployments=self.deployments[-1:]
+        )
+
     def with_deployment(self, deployment: Deployment) -> "Stack":
         """Return the stack with the deployment of the same model replaced."""
         kept = tuple(deployment if old.model == deployment.model else old for old in self.deployments)

@@ -1,8 +1,8 @@
 """The nouns of a workload: what is asked, what a right answer is, when requests arrive, what is promised."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,44 @@ class Traffic:
         )
 
 
+Augment = Callable[[dict[str, Any]], dict[str, Any]]
+"""Takes and returns one batch of named torch tensors; draws from torch's default generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """What levers may train on: none of the examples, so that no score is of something that was learned.
+
+    Args:
+        payloads: What is asked; n of them.
+        references: int64 (n,): class indices, -1 where nobody has labelled it. Only the teacher's answers are needed.
+        sha256: Of the payloads in their order: what a teacher was asked.
+        left_out: How many were given and left out because they stand among the examples too.
+        augment: Changes one batch of named tensors in a way that changes no right answer; None leaves them.
+        epochs: Passes of every training; None leaves it to the lever.
+    """
+
+    payloads: Sequence[Payload]
+    references: IntArray
+    sha256: str
+    left_out: int = 0
+    augment: Augment | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.payloads) == 0:
+            raise WorkloadError("training must hold at least 1 payload that is no example. Got 0.")
+        if len(self.references) != len(self.payloads):
+            rule = f"as long as the payloads, {len(self.payloads)}"
+            raise InvalidParameterError("training references", rule=rule, value=len(self.references))
+        if np.any(self.references < -1):
+            rule = "class indices from 0, or -1 for no label"
+            raise InvalidParameterError("training references", rule=rule, value=int(np.min(self.references)))
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """The two promises, and how sure we must be of the first.
@@ -156,6 +194,7 @@ class Workload:
         search: Examples that levers may tune on.
         certify: Examples that only the certificate sees. No payload occurs in both.
         labels: Class names in the order of the model's outputs, if the task is classification.
+        training: What may be trained on; None if the user gave nothing, and then no lever trains.
     """
 
     name: str
@@ -164,6 +203,7 @@ class Workload:
     traffic: Traffic
     objective: Objective
     labels: tuple[str, ...] = ()
+    training: TrainingSet | None = None
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Return the examples of one split."""

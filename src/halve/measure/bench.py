@@ -31,7 +31,7 @@ from halve.core import (
 )
 from halve.core.documents import replace_file
 from halve.core.measurement import Measurement
-from halve.errors import InvalidParameterError, RunFolderError
+from halve.errors import InvalidParameterError, RunFolderError, StorageError
 from halve.measure.artifacts import adopt_files, new_folder
 from halve.measure.compose import AcceptedMask, CacheHits, Composition, compose, exits
 from halve.measure.host import usable_cores
@@ -65,6 +65,7 @@ class MeasuringBench:
         catalogue: Prices.
         instances: Instance types that the user allows, and this host's curves speak for.
         brought: Cheaper answerers of the user.
+        untrained: Networks of the user that distillation may train.
         measure_gateway: Measures the gateway's own processor seconds per request; called at most once.
         rules: Decisions of the techniques.
         seed: Of every draw.
@@ -79,6 +80,7 @@ class MeasuringBench:
     catalogue: Catalogue
     instances: Sequence[InstanceType]
     brought: Sequence[Model]
+    untrained: Sequence[Model]
     measure_gateway: Callable[[], ServiceCurve]
     rules: Rules
     seed: int
@@ -259,6 +261,19 @@ class MeasuringBench:
         """Return the answerers that the user brought or a lever made, cheapest first."""
         known = (*self.brought, *self._made.values())
         return sorted(known, key=lambda model: self.service_curve(model, threads=1).median_seconds[0])
+
+    def students(self) -> Sequence[Model]:
+        """Return the untrained networks that the user brought for distillation to train."""
+        return self.untrained
+
+    def workspace(self, name: str) -> Path:
+        """Return a folder of the run for work in progress: what a killed build left there is found again."""
+        folder = self.folder / "workspaces" / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError.of(folder, error) from error
+        return folder
 
     def seconds(self, owner: str, actions: Mapping[str, Callable[[], object]], *, measure: Measure) -> Seconds:
         """Return what `measure(actions)` gave, once for this owner and these names."""

@@ -27,6 +27,7 @@ from halve.core import (
     Model,
     Objective,
     Outcomes,
+    Progress,
     ReplicaPolicy,
     Seconds,
     ServiceCurve,
@@ -36,6 +37,7 @@ from halve.core import (
     Traffic,
     Workload,
 )
+from halve.core.progress import Silent
 
 
 def scripted_stack(number: int) -> Stack:
@@ -74,6 +76,7 @@ class ScriptedBench:
     n_examples: int = 2000
     objective: Objective = field(default_factory=Objective)
     seed: int = 0
+    progress: Progress = field(default_factory=Silent)
     asked: list[tuple[int, Split]] = field(default_factory=list)
 
     @property
@@ -147,6 +150,14 @@ class ScriptedBench:
     def answerers(self) -> Sequence[Model]:
         """Return none."""
         return ()
+
+    def students(self) -> Sequence[Model]:
+        """Return none."""
+        return ()
+
+    def workspace(self, name: str) -> Path:
+        """Refuse: there is no folder behind a script."""
+        raise LookupError(f"{name}: the script has no folder")
 
     def seconds(self, owner: str, actions: Mapping[str, Callable[[], object]], *, measure: Measure) -> Seconds:
         """Refuse: a script runs nothing."""

@@ -4,9 +4,17 @@ from halve.workload.arrivals import diurnal, gamma_bursts, poisson, read_arrival
 from halve.workload.azure import AZURE_TRACES, azure_trace
 from halve.workload.describe import TrafficDescription, describe
 from halve.workload.metrics import Accuracy
-from halve.workload.readers import encode_references, examples_from, read_examples, read_payloads
-from halve.workload.split import payload_digest, split_examples
+from halve.workload.readers import (
+    checked_payloads,
+    encode_references,
+    examples_from,
+    read_columns,
+    read_examples,
+    read_payloads,
+)
+from halve.workload.split import split_examples
 from halve.workload.traffic import assign_examples, declare_popularity, multiply, speed_up, thin
+from halve.workload.training import training_from, training_set, without_examples
 
 __all__ = [
     "AZURE_TRACES",
@@ -14,6 +22,7 @@ __all__ = [
     "TrafficDescription",
     "assign_examples",
     "azure_trace",
+    "checked_payloads",
     "declare_popularity",
     "describe",
     "diurnal",
@@ -21,12 +30,15 @@ __all__ = [
     "examples_from",
     "gamma_bursts",
     "multiply",
-    "payload_digest",
     "poisson",
     "read_arrivals",
+    "read_columns",
     "read_examples",
     "read_payloads",
     "speed_up",
     "split_examples",
     "thin",
+    "training_from",
+    "training_set",
+    "without_examples",
 ]

@@ -43,10 +43,23 @@ def read_examples(path: Path, *, payload: str, reference: str) -> list[Example]:
 def read_payloads(path: Path, *, payload: str) -> list[Payload]:
     """Return the payloads of a file without looking for references; else as `read_examples`."""
     rows, _ = _reader(path)(path, payload, payload)
-    payloads = [_payload(row, number, str(path)) for number, row in enumerate(rows, start=1)]
+    return checked_payloads(rows, source=str(path))
+
+
+def read_columns(
+    path: Path, *, payload: str, reference: str | None
+) -> tuple[Iterable[object], Iterable[object] | None]:
+    """Return two columns of a file as it holds them; None for references that were not asked for."""
+    payloads, references = _reader(path)(path, payload, reference or payload)
+    return payloads, references if reference else None
+
+
+def checked_payloads(rows: Iterable[object], *, source: str) -> list[Payload]:
+    """Return rows as payloads of one form; errors as in `read_examples`."""
+    payloads = [_payload(row, number, source) for number, row in enumerate(rows, start=1)]
     if not payloads:
-        raise WorkloadError(f"{path} must hold at least 1 row. Got 0.")
-    _check_forms(payloads, str(path))
+        raise WorkloadError(f"{source} must hold at least 1 row. Got 0.")
+    _check_forms(payloads, source)
     return payloads
 
 

@@ -1,11 +1,9 @@
 """The two halves of the examples: one to search on, one that only the certificate sees."""
 
-import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-
-from halve.core import Example, Payload
+from halve.core import Example
+from halve.core.hashing import payload_digest
 from halve.errors import InvalidParameterError, WorkloadError
 
 
@@ -41,17 +39,3 @@ def split_examples(
                 f"the {name} split must hold at least 1 example. Got 0 from {have}: label more examples."
             )
     return search, certify
-
-
-def payload_digest(payload: Payload, *, salt: str = "") -> bytes:
-    """Return SHA-256 over the content of a payload: 32 bytes, equal for equal payloads.
-
-    Tensors: float32 little-endian bytes with their shape, -0 as 0. Texts: UTF-8.
-    """
-    digest = hashlib.sha256(f"{len(salt)}:{salt}:".encode())
-    if isinstance(payload, str):
-        digest.update(b"text:" + payload.encode("utf-8", "surrogatepass"))
-    else:
-        tensor = np.asarray(payload, dtype="<f4") + np.float32(0)
-        digest.update(f"float32{tensor.shape}:".encode() + tensor.tobytes())
-    return digest.digest()

@@ -2,7 +2,7 @@
 
 from halve.techniques.compression.quantization.agreement import Agreement, agreement
 from halve.techniques.compression.quantization.artifact import write_artifact
-from halve.techniques.compression.quantization.crossover import interleaved_seconds
+from halve.techniques.compression.quantization.crossover import Timer, interleaved_seconds, time_models
 from halve.techniques.compression.quantization.export import export_onnx
 from halve.techniques.compression.quantization.hardware import (
     Hardware,
@@ -44,6 +44,7 @@ __all__ = [
     "Probe",
     "Saturation",
     "StaticQuantization",
+    "Timer",
     "WeightBits",
     "agreement",
     "check_folder",
@@ -56,6 +57,7 @@ __all__ = [
     "quantize_dynamic",
     "quantize_static",
     "read_manifest",
+    "time_models",
     "weight_bits_for",
     "write_artifact",
 ]

@@ -5,15 +5,18 @@ from halve.techniques.inference.cascading.confidence import RULES, ConfidenceRul
 from halve.techniques.inference.cascading.thresholds import (
     LEAST_GAP,
     NEVER,
+    SHARES_OF_THE_BUDGET,
     ThresholdPoint,
     choose_threshold,
     threshold_curve,
+    threshold_ladder,
 )
 
 __all__ = [
     "LEAST_GAP",
     "NEVER",
     "RULES",
+    "SHARES_OF_THE_BUDGET",
     "Composition",
     "ConfidenceRule",
     "ThresholdPoint",
@@ -22,4 +25,5 @@ __all__ = [
     "compose",
     "confidence",
     "threshold_curve",
+    "threshold_ladder",
 ]

@@ -1,6 +1,6 @@
 """Where to set the threshold of a cheap first stage, from recorded answers. Runs no model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -15,6 +15,11 @@ NEVER = 2.0
 
 LEAST_GAP = 1e-6
 """Confidences closer than this count as equal: float32 models differ by as much between batch sizes."""
+
+SHARES_OF_THE_BUDGET = (0.15, 0.3, 0.5, 0.75, 1.0)
+"""How much of the promised drop a setting may spend, as its upper bound on the recorded examples. A threshold that was
+chosen there looks better there than it is: cautious ones stand ready for when a bold one does not pass the
+certificate, and win where a fleet cannot get smaller anyway."""
 
 _MOST_POINTS = 200
 _ROUNDING = 1e-12
@@ -128,6 +133,32 @@ def choose_threshold(
         if upper_bound(dear_scores, scores) <= quality_drop_at_most:
             return point
     return None
+
+
+def threshold_ladder(
+    *,
+    cheap_probabilities: NDArray[np.floating],
+    cheap_scores: Scores,
+    dear_scores: Scores,
+    quality_drop_at_most: float,
+    upper_bound: UpperBound,
+) -> Iterator[ThresholdPoint]:
+    """Yield different settings that spend more and more of the promise, cautious first; see `choose_threshold`.
+
+    Arguments and errors as in `choose_threshold`.
+    """
+    seen: set[tuple[str, float]] = set()
+    for share in SHARES_OF_THE_BUDGET:
+        point = choose_threshold(
+            cheap_probabilities=cheap_probabilities,
+            cheap_scores=cheap_scores,
+            dear_scores=dear_scores,
+            quality_drop_at_most=quality_drop_at_most * share,
+            upper_bound=upper_bound,
+        )
+        if point is not None and (point.rule, point.threshold) not in seen:
+            seen.add((point.rule, point.threshold))
+            yield point
 
 
 def _cuts(sure: Scores) -> list[int]:

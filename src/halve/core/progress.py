@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from halve.core import Advance
+from halve.core.ports import Advance
 
 
 class Silent:

@@ -1,4 +1,4 @@
-from halve.assembly.progress import Silent
+from halve.core.progress import Silent
 
 
 def test_silence_prints_nothing_and_counts_nothing(capsys):

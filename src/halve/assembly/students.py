@@ -1,0 +1,93 @@
+"""What `halve distill --student` names: a network of the user's, or one of ours for texts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from halve import chains
+from halve.assembly.staging import Staged, stage
+from halve.core import Model, TensorAnswerer
+from halve.engines.preprocess import preparation
+from halve.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from halve.techniques.compression.distillation import Recipe
+
+NGRAMS = "ngrams"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedStudent:
+    """A student ready to be trained.
+
+    Args:
+        make: Returns it untrained, the same each time.
+        reads: Whose preprocessing it has; paths are relative to `folder`.
+        folder: Where its tokenizer lies, if it reads texts.
+        lesson: What it is taught: for ngrams with variations of the texts.
+        recipe: How its kind is trained unless the user says otherwise.
+    """
+
+    make: Callable[[], chains.Student]
+    reads: Model
+    folder: Path
+    lesson: chains.Lesson
+    recipe: "Recipe"
+
+
+def open_student(
+    given: "str | Path | nn.Module",
+    folder: Path,
+    *,
+    source: Staged,
+    lesson: chains.Lesson,
+    tokenizer: str | Path | None,
+    max_tokens: int,
+) -> OpenedStudent:
+    """Return the student that a name stands for.
+
+    Args:
+        given: `module:function` returning a torch module, the module itself, or `ngrams`.
+        folder: Exists and is empty: its files go there.
+        source: The teacher.
+        lesson: What it teaches.
+        tokenizer, max_tokens: As for `stage`.
+
+    Raises:
+        InvalidParameterError: If it is a file: a file cannot be trained.
+    """
+    if given == NGRAMS:
+        return _ngrams(source, lesson)
+    staged = stage(given, folder, tokenizer=tokenizer, max_tokens=max_tokens, field="student")
+    if staged.model.engine != "torch":
+        rule = f"module:function returning a torch module, or {NGRAMS}"
+        raise InvalidParameterError("student", rule=rule, value=str(given))
+
+    def make() -> chains.Student:
+        with staged.opened() as answerer:
+            return chains.Student.of(answerer, owner=staged.model.name)
+
+    return OpenedStudent(
+        make=make, reads=staged.model, folder=staged.folder, lesson=lesson, recipe=chains.student_recipe(lesson)
+    )
+
+
+def _ngrams(source: Staged, lesson: chains.Lesson) -> OpenedStudent:
+    read = preparation(source.model, {file.path: source.folder / file.path for file in source.model.files})
+    tokenizer = chains.tokenizer_of(source.model, source.folder)
+    answerer = source.load()
+    try:
+        vectors = chains.word_vectors(answerer) if isinstance(answerer, TensorAnswerer) else None
+    finally:
+        answerer.close()
+    wider = chains.with_variations(lesson, tokenizer=tokenizer, vectors=vectors)
+    return OpenedStudent(
+        make=lambda: chains.ngram_student(wider, tokenizer=tokenizer, vectors=vectors, read=read),
+        reads=source.model,
+        folder=source.folder,
+        lesson=wider,
+        recipe=chains.ngram_recipe(wider),
+    )

@@ -1,0 +1,96 @@
+"""Distillation: small models learn the answers of the model in service, and answer alone or first."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from halve import chains
+from halve.core import Acceptance, Bench, Change, Model, Stack, TensorAnswerer
+from halve.errors import ModelError
+from halve.techniques.inference.cascading import threshold_ladder
+
+_MOST_BATCHED = 16
+
+
+class Distillation:
+    """Proposes each student alone, in fp32 and integers, and in front of the last model, cautious first."""
+
+    name = "distillation"
+
+    def __init__(self) -> None:
+        self._problems: dict[str, str] = {}
+
+    def propose(self, stack: Stack, bench: Bench) -> Iterable[Change]:
+        """Yield changes by student; nothing without training data."""
+        if bench.workload.training is None:
+            return
+        for student in self._students(bench):
+            last = stack.models[-1].name
+            yield Change(
+                lever=self.name,
+                description=f"{student.name} alone",
+                before=stack,
+                after=stack.with_last_only().with_model(last, student),
+                reason=f"taught by {bench.baseline.name} on {len(bench.workload.training):,} payloads",
+            )
+            yield from self._first(stack, bench, student)
+
+    def nothing(self, stack: Stack, bench: Bench) -> str:
+        """Say why no student was proposed."""
+        if bench.workload.training is None:
+            return "not tried: the config names no training data"
+        return "; ".join(self._problems.values()) or "not tried: the config names no students to train"
+
+    def _students(self, bench: Bench) -> Iterator[Model]:
+        maker = chains.Maker(bench=bench, technique=self.name, problems=self._problems)
+        lesson = chains.Lesson.of_bench(bench, bench.baseline)
+        for given in bench.students():
+            recipe = chains.student_recipe(lesson)
+            yield from maker.make(
+                f"{given.name}-distilled",
+                parent=bench.baseline,
+                reads=given,
+                parameters={"student": given.fingerprint[:12], **chains.shown(recipe)},
+                build=partial(_train_given, bench, given, lesson),
+            )
+        if bench.baseline.preprocess.kind == "wordpiece":
+            yield from maker.make(
+                f"{bench.baseline.name}-ngrams",
+                parent=bench.baseline,
+                reads=bench.baseline,
+                parameters=chains.shown(chains.ngram_recipe(lesson)),
+                build=partial(chains.write_ngrams, bench=bench, lesson=lesson, name=f"{bench.baseline.name}-ngrams"),
+            )[:1]  # table look-ups: integers save nothing
+
+    def _first(self, stack: Stack, bench: Bench, student: Model) -> Iterator[Change]:
+        quick, dear = bench.outcomes(student), bench.outcomes(stack.models[-1])
+        if quick.probabilities is None:
+            return
+        most = min(_MOST_BATCHED, bench.service_curve(student, threads=1).max_batch_size)
+        for point in threshold_ladder(
+            cheap_probabilities=quick.probabilities,
+            cheap_scores=quick.scores,
+            dear_scores=dear.scores,
+            quality_drop_at_most=bench.workload.objective.quality_drop_at_most,
+            upper_bound=lambda _, scores: bench.drop_upper_bound(scores),
+        ):
+            accept = Acceptance(rule=point.rule, threshold=point.threshold)
+            yield Change(
+                lever=self.name,
+                description=f"{student.name} first, {point.rule.replace('_', ' ')} >= {point.threshold:.3f}",
+                before=stack,
+                after=stack.with_last_only().with_first_stage(student, accept, max_batch_size=most),
+                reason=f"{student.name} is sure enough for {point.accept_share:.1%} of requests",
+            )
+
+
+def _train_given(bench: Bench, given: Model, lesson: chains.Lesson, folder: Path) -> None:
+    answerer = bench.load(given)
+    try:
+        if not isinstance(answerer, TensorAnswerer):
+            raise ModelError(f"student {given.name!r} shows no tensors to train on")
+        student = chains.Student.of(answerer, owner=given.name)
+        recipe = chains.student_recipe(lesson)
+        chains.write_student(folder, lesson=lesson, student=student, recipe=recipe, name=given.name)
+    finally:
+        answerer.close()
