@@ -47,6 +47,12 @@ def examples() -> tuple[list[str], NDArray[np.int64]]:
     return [text for text, _ in held_out], _numbers(held_out)
 
 
+def queries_to_learn() -> tuple[list[str], NDArray[np.int64]]:
+    """Return the 15,000 in-scope training queries and their intents' numbers: what a student learns from."""
+    queries = _queries()["train"]
+    return [text for text, _ in queries], _numbers(queries)
+
+
 def tokenizer_file() -> Path:
     """Return the encoder's `tokenizer.json`; all models here read its word pieces."""
     return _encoder_folder() / "tokenizer.json"

@@ -12,17 +12,20 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from halve.demo.networks import residual_network, small_network
-from halve.demo.training import ImageRecipe, trained
+from halve.demo.training import ImageRecipe, augmented, trained
 from halve.errors import WorkloadError
 
 CLASSES = 10
 SIDE_PIXELS = 28
 HELD_OUT = 10_000
 """The last training images in the order of the file; the file is shuffled already."""
+
+TRANSFER = 20_000
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -42,6 +45,17 @@ def training_set() -> tuple[Images, Labels]:
     """Return the 50,000 images and classes to train on."""
     images, labels = _read("train")
     return images[:-HELD_OUT], labels[:-HELD_OUT]
+
+
+def transfer_set() -> tuple[Images, Labels]:
+    """Return the first 20,000 of the training images: what distillation and pruning learn from."""
+    images, labels = training_set()
+    return images[:TRANSFER], labels[:TRANSFER]
+
+
+def moved_and_mirrored(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the batch with each image moved by up to a pixel and half of them mirrored: clothes stay what they are."""
+    return {"input": augmented(batch["input"], shift_pixels=1, flip=True)}
 
 
 def teacher() -> nn.Module:
@@ -66,6 +80,12 @@ def small() -> nn.Module:
         images=images,
         labels=labels,
     )
+
+
+def untrained_small() -> nn.Module:
+    """Return the same small network before training: distillation teaches it the teacher's answers."""
+    torch.manual_seed(0)
+    return small_network(widths=(16, 32, 64), classes=CLASSES, side_pixels=SIDE_PIXELS).eval()
 
 
 @cache

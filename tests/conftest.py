@@ -208,6 +208,7 @@ def make_table_bench(
         catalogue=catalogue,
         instances=[catalogue.instance(name) for name in ("c6a.xlarge", "c6a.large")],
         brought=[models["small"]] if with_small else [],
+        untrained=[],
         measure_gateway=lambda: given_curve("gateway", DEFAULT_SECONDS["gateway"], threads=1),
         rules=Rules(
             accepted=accepted_mask,

@@ -45,11 +45,14 @@ RULES: dict[str, tuple[str, object]] = {
     "objective.confidence": ("in (0.5, 0.999]", 0.9999),
     "objective.latency_p99_seconds": ("positive and finite", 0.0),
     "model.preprocess.max_tokens": ("at least 1", UNTRIED),
+    "training.epochs": ("at least 1", UNTRIED),
 }
 """Of each key that has a range: the range, and a value that halve refuses."""
 
 OWN = {
-    "model.name": "unique among model and answerers",
+    "model.name": "unique among model, answerers and students",
+    "training": "what distillation, pruning and mixture of experts may learn from; without it they do nothing",
+    "students": "untrained networks that distillation may train, of the form of `model`, each with an `entry`",
     "model.file": "an ONNX file, relative to the config",
     "examples.payload": "column (array, for NPZ) that holds what is asked: a text, or a tensor",
     "examples.reference": "column (array, for NPZ) that holds the right answer",
@@ -95,7 +98,8 @@ OUTRO = """
 ## Exactly one of
 
 - `examples`: `file` or `entry`.
-- `model` and each of `answerers`: `file` or `entry`.
+- `model` and each of `answerers`: `file` or `entry`; each of `students`: `entry`.
+- `training`: `file` or `entry`.
 - `traffic`: `trace`, `file` or `generate`.
 """
 
@@ -111,7 +115,7 @@ class Key:
 
 
 def config_keys(kind: type[Any] = Config, prefix: str = "") -> Iterator[Key]:
-    """Yield every key of a config class and of the classes below it; `answerers` are described by `model`."""
+    """Yield every key of a config class and of the classes below it; `answerers` and `students` are described by `model`."""
     hints = typing.get_type_hints(kind)
     below: list[tuple[type[Any], str]] = []
     for field in dataclasses.fields(kind):
@@ -119,7 +123,7 @@ def config_keys(kind: type[Any] = Config, prefix: str = "") -> Iterator[Key]:
         yield Key(path=path, kind=hints[field.name], default=_default(field), owner=kind)
         parts = (hints[field.name], *typing.get_args(hints[field.name]))
         nested = [part for part in parts if dataclasses.is_dataclass(part)]
-        if nested and field.name != "answerers":
+        if nested and field.name not in ("answerers", "students"):
             below.append((typing.cast("type[Any]", nested[0]), f"{path}."))
     for nested_kind, nested_prefix in below:
         yield from config_keys(nested_kind, nested_prefix)

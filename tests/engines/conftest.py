@@ -1,6 +1,12 @@
 import hashlib
 import importlib
+import json
+import math
 import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +115,89 @@ def make_model(folder):
         )
 
     return make
+
+
+@dataclass
+class ScriptedServer:
+    """An HTTP server on this host that answers as its script says, and remembers what it was asked.
+
+    Args:
+        script: From the request's JSON to (status, headers, body); a dict is sent as JSON, None cuts the connection.
+        released: Set at the end of the test; a script that waits for it makes a client time out.
+    """
+
+    script: Callable | None = None
+    requests: list = field(default_factory=list)
+    connections: int = 0
+    url: str = ""
+    released: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def bodies(self):
+        return [body for _, _, body in self.requests]
+
+
+class QuietServer(ThreadingHTTPServer):
+    daemon_threads = False  # server_close() waits for them, so that every socket is closed by then
+
+    def handle_error(self, request, client_address):
+        """A client that gave up is part of the script."""
+
+
+@pytest.fixture
+def server():
+    scripted = ScriptedServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 5
+        disable_nagle_algorithm = True
+
+        def setup(self):
+            super().setup()
+            scripted.connections += 1
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            scripted.requests.append((self.path, dict(self.headers), body))
+            reply = scripted.script(body)
+            if reply is None:
+                self.close_connection = True
+                return
+            status, headers, content = reply
+            if isinstance(content, dict):
+                content = json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format, *args):
+            """Say nothing."""
+
+    listener = QuietServer(("127.0.0.1", 0), Handler)
+    scripted.url = f"http://127.0.0.1:{listener.server_address[1]}/v1"
+    thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+    thread.start()
+    yield scripted
+    scripted.released.set()
+    listener.shutdown()
+    thread.join()
+    listener.server_close()
+
+
+def tokens_reply(probabilities):
+    """Return a chat completion whose first token has these probabilities, {token: probability}."""
+    top = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in probabilities.items()]
+    return {"choices": [{"message": {"content": "?"}, "logprobs": {"content": [{**top[0], "top_logprobs": top}]}}]}
+
+
+def text_reply(text):
+    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+
+
+@pytest.fixture
+def replies():
+    """What turns token probabilities, or a text, into a chat completion."""
+    return tokens_reply, text_reply

@@ -16,7 +16,8 @@ def test_every_engine_is_found_by_its_name(name):
 
 def test_an_unknown_engine_lists_the_known_ones():
     with pytest.raises(
-        InvalidParameterError, match=r"engine must be one of torch, onnxruntime, openvino, recorded. Got 'tpu'"
+        InvalidParameterError,
+        match=r"engine must be one of torch, onnxruntime, openvino, openai_http, recorded. Got 'tpu'",
     ):
         engine("tpu")
 
@@ -30,8 +31,8 @@ def test_threads_must_be_at_least_one(name, make_model, folder):
 def test_naming_engines_and_techniques_loads_no_heavy_library():
     code = (
         "import sys, halve.engines, halve.testing.engine_contract, halve.techniques.compression.quantization;"
-        "[halve.engines.engine(name) for name in ('torch', 'onnxruntime', 'openvino', 'recorded')];"
-        "heavy = ('torch', 'onnx', 'onnxruntime', 'openvino', 'tokenizers', 'pyarrow');"
+        "[halve.engines.engine(name) for name in ('torch', 'onnxruntime', 'openvino', 'openai_http', 'recorded')];"
+        "heavy = ('torch', 'onnx', 'onnxruntime', 'openvino', 'tokenizers', 'pyarrow', 'pydantic');"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

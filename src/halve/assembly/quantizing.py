@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halve.assembly import entries
-from halve.assembly.staging import TOKENIZER, stage
+from halve.assembly.staging import TOKENIZER, Staged, stage
+from halve.chains import Lesson
 from halve.core import Model, Payload, Progress, Recipe
 from halve.core.progress import Silent
+from halve.demo.training import cache_folder
 from halve.errors import InvalidParameterError
 from halve.measure.artifacts import adopt_files, new_folder
 from halve.techniques.compression.quantization import Data, Manifest, Method, Order, write_artifact
-from halve.workload import examples_from, read_examples, read_payloads
+from halve.workload import examples_from, read_examples, read_payloads, training_set
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,16 +108,32 @@ def quantize(  # noqa: PLR0913 - a verb for users: every choice is a keyword of 
         with source.opened() as answerer, new_folder(target) as folder:
             starts = range(0, len(payloads), BATCH)
             batches = [answerer.inputs(payloads[start : start + BATCH]) for start in starts]
+            answers = _answers(source, payloads, progress=bars) if qat_epochs else None
             manifest = write_artifact(
                 order,
                 folder,
                 model=answerer.runtime_model,
-                data=Data(batches=batches, labels=labels),
+                data=Data(batches=batches, labels=labels, answers=answers),
                 step=lambda text: bars.task(text, total=1),
             )
             if reads_text:
                 shutil.copyfile(Path(scratch) / TOKENIZER, folder / TOKENIZER)
     return QuantizedModel(model=_finished(target, source.model, manifest), folder=target, manifest=manifest)
+
+
+def _answers(source: Staged, payloads: Sequence[Payload], *, progress: Progress) -> NDArray[np.float32]:
+    """Return the fp32 model's answers out of the cache that every student reads too."""
+    training = training_set(payloads)
+    lesson = Lesson(
+        teacher=source.model,
+        load=source.load,
+        training=training,
+        caches=cache_folder() / "teachers",
+        workspace=lambda _: source.folder,
+        seed=0,
+        progress=progress,
+    )
+    return lesson.answers().log_probabilities()
 
 
 def _calibration(

@@ -26,6 +26,10 @@ def engine(name: EngineName) -> Engine:
         from halve.engines.torch import TorchEngine
 
         return TorchEngine()
+    if name == "openai_http":
+        from halve.engines.openai_http import OpenAiHttpEngine
+
+        return OpenAiHttpEngine()
     if name == "recorded":
         from halve.engines.recorded import RecordedEngine
 

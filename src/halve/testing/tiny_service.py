@@ -28,6 +28,7 @@ from pathlib import Path
 from {__name__} import breaks_on_one_input as _breaks
 from {__name__} import linear as _linear
 from {__name__} import teacher as _teacher
+from {__name__} import untrained as _untrained
 
 
 def _noted(make):
@@ -39,7 +40,7 @@ def _noted(make):
     return build
 
 
-teacher, linear, broken = _noted(_teacher), _noted(_linear), _noted(_breaks)
+teacher, linear, broken, untrained = _noted(_teacher), _noted(_linear), _noted(_breaks), _noted(_untrained)
 '''
 
 
@@ -48,9 +49,22 @@ def points(n: int = 1500) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return payloads, float32 (n, 8), and their classes, int64 (n,)."""
     rng = np.random.default_rng(2026)
     inputs = rng.standard_normal((n, DIMENSIONS)).astype(np.float32)
+    return inputs, _classes(inputs, rng.standard_normal((DIMENSIONS, CLASSES)))
+
+
+@cache
+def training_points(n: int = 2000) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return other payloads of the same kind, float32 (n, 8), and their classes, int64 (n,): what may be trained on."""
+    rng = np.random.default_rng(2026)
+    rng.standard_normal((1500, DIMENSIONS))
     directions = rng.standard_normal((DIMENSIONS, CLASSES))
+    inputs = rng.standard_normal((n, DIMENSIONS)).astype(np.float32)
+    return inputs, _classes(inputs, directions)
+
+
+def _classes(inputs: NDArray[np.float32], directions: NDArray[np.float64]) -> NDArray[np.int64]:
     bends = np.abs(inputs[:, :1]) * np.array([0.9, -0.4, 0.2])
-    return inputs, np.argmax(inputs @ directions + bends, axis=1)
+    return np.asarray(np.argmax(inputs @ directions + bends, axis=1), np.int64)
 
 
 def teacher() -> "nn.Module":
@@ -78,6 +92,16 @@ def linear() -> "nn.Module":
     """Return the linear model of least squares: cheaper, and wrong along the bend."""
     inputs, _ = points()
     return _solved_head(inputs).eval()
+
+
+def untrained() -> "nn.Module":
+    """Return a small network that has learned nothing yet, the same each time."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(DIMENSIONS, 32), nn.ReLU(), nn.Linear(32, CLASSES)).eval()
 
 
 def breaks_on_one_input() -> "nn.Module":
@@ -116,6 +140,12 @@ def _solved_head(features: NDArray[np.float32]) -> "nn.Module":
     return head
 
 
+TRAINING = {"file": "training.npz", "payload": "inputs", "reference": "classes", "epochs": 60}
+"""For `changes`: the section that lets levers train."""
+
+STUDENTS = ({"name": "tiny", "entry": "tiny_models:untrained"},)
+
+
 def config(**changes: Any) -> dict[str, Any]:
     """Return the service's config as plain data, top-level sections replaced by `changes`; None removes one."""
     document: dict[str, Any] = {
@@ -139,6 +169,8 @@ def write_service(folder: Path, *, examples: int = 1500, changes: Mapping[str, A
     folder.mkdir(parents=True, exist_ok=True)
     inputs, classes = points()
     np.savez(folder / "points.npz", inputs=inputs[:examples], classes=classes[:examples])
+    others, of_others = training_points()
+    np.savez(folder / "training.npz", inputs=others, classes=of_others)
     (folder / "tiny_models.py").write_text(_ENTRIES)
     path = folder / "halve.yaml"
     path.write_text(yaml.safe_dump(config(**(changes or {})), sort_keys=False))

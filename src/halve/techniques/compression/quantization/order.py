@@ -66,10 +66,13 @@ class Data:
     Args:
         batches: Of named tensors.
         labels: Class indices, int64 (rows of all batches); None where there are none.
+        answers: The model's own log-probabilities, float32 (rows of all batches, classes), for training; None where
+            it is to be asked while training.
     """
 
     batches: Batches
     labels: NDArray[np.int64] | None = None
+    answers: NDArray[np.float32] | None = None
 
     @property
     def sha256(self) -> str:

@@ -228,9 +228,10 @@ def trained(work: Work) -> Made:
 
     order, module = work.order, cast("nn.Module", work.module)
     inputs = _joined(work.data.batches)
-    labels = work.data.labels
+    labels, answers = work.data.labels, work.data.answers
     if labels is None:
-        labels = run_logits(work.fp32, work.data.batches).argmax(axis=1).astype(np.int64)
+        told = run_logits(work.fp32, work.data.batches) if answers is None else answers
+        labels = told.argmax(axis=1).astype(np.int64)
     rows = len(labels)
     recipe = training.Recipe(
         epochs=order.qat_epochs,
@@ -242,7 +243,7 @@ def trained(work: Work) -> Made:
     first = {name: array[:QAT_FIRST_ROWS] for name, array in inputs.items()}
     prepared = training.prepare(module, first, weight_bits=work.bits, activation_bits=order.activation_bits)
     with work.step(f"training {order.qat_epochs} epochs"):
-        training.train(prepared, inputs, labels, recipe=recipe, teacher=module)
+        training.train(prepared, inputs, labels, recipe=recipe, teacher=module if answers is None else answers)
     with tempfile.TemporaryDirectory(prefix="halve-") as folder, work.step("converting and checking"):
         converted = training.convert(prepared, first, Path(folder) / "trained.onnx")
         checked = training.parity(prepared, converted, {name: array[:PARITY_ROWS] for name, array in inputs.items()})

@@ -17,7 +17,7 @@ Source: Hinton et al. 2015, arXiv:1503.02531 (distillation); Jacob et al. 2018, 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ def train(
     labels: NDArray[np.int64],
     *,
     recipe: Recipe,
-    teacher: "nn.Module | None" = None,
+    teacher: "nn.Module | NDArray[np.float32] | None" = None,
     augment: Augment | None = None,
     progress: Callable[[], None] | None = None,
 ) -> list[Epoch]:
@@ -110,8 +110,9 @@ def train(
         inputs: Named inputs, batch axis first.
         labels: int64 (rows,), from 0.
         recipe: How.
-        teacher: The fp32 model, in evaluation mode; None trains on labels alone.
-        augment: Changes each batch before both models see it.
+        teacher: The fp32 model, in evaluation mode; or the log-probabilities that a teacher gave for the inputs as
+            they are, float32 (rows, classes); None trains on labels alone.
+        augment: Changes each batch before the models see it.
         progress: Called after each of epochs * (rows // batch_size) updates.
 
     Raises:
@@ -183,7 +184,7 @@ def _fit(
             batch = {name: tensor[chosen] for name, tensor in tensors.items()}
             batch = batch if augment is None else augment(batch)
             with torch.no_grad():
-                expected = None if teacher is None else teacher(*batch.values())
+                expected = _expected(teacher, batch, chosen)
             logits = prepared(*batch.values())
             loss = distillation_loss(logits, targets[chosen], expected, recipe=recipe)
             optimizer.zero_grad()
@@ -199,6 +200,15 @@ def _fit(
             raise ModelError(f"the training loss must be finite. Got {losses} in epoch {epoch}; lower learning_rate.")
         history.append(Epoch(loss=losses / updates, accuracy=right / (updates * recipe.batch_size)))
     return history
+
+
+def _expected(teacher: Any, batch: "Mapping[str, torch.Tensor]", chosen: "torch.Tensor") -> "torch.Tensor | None":
+    """Return the teacher's logits of a batch, or its log-probabilities, which soften alike; None without a teacher."""
+    import torch
+
+    if isinstance(teacher, np.ndarray):
+        return torch.from_numpy(teacher[chosen.numpy()])
+    return None if teacher is None else cast("torch.Tensor", teacher(*batch.values()))
 
 
 def freeze_statistics(prepared: "nn.Module") -> None:

@@ -1,0 +1,1 @@
+"""Structured pruning: whole channels, neurons, heads and blocks, chosen by measured latency."""

@@ -1,0 +1,22 @@
+"""What stands where a block was."""
+
+from typing import Any
+
+import torch  # noqa: TID253 - modules are classes; only `structured` imports this module, inside functions.
+from torch import nn  # noqa: TID253
+
+
+class Passthrough(nn.Module):
+    """The identity: hands its first input on, whatever else it is given.
+
+    Args:
+        returns_tuple: Whether the block returned a tuple, its states first.
+    """
+
+    def __init__(self, *, returns_tuple: bool = False) -> None:
+        super().__init__()
+        self.returns_tuple = returns_tuple
+
+    def forward(self, states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """Return the states unchanged, any shape."""
+        return (states,) if self.returns_tuple else states

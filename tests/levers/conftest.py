@@ -1,0 +1,45 @@
+"""A bench over real torch modules with data to train on."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from halve.assembly import entries
+from halve.assembly.config import Config
+from halve.assembly.wiring import wire
+from halve.core import Deployment, Gateway, ServiceCurve, Stack, Stage
+from halve.core.documents import load_yaml
+from halve.core.progress import Silent
+from halve.testing.tiny_service import STUDENTS, TRAINING, write_service
+
+
+@contextmanager
+def training_bench(folder, *, changes=None):
+    """Give a wired bench of the tiny service and its baseline's stack; the gateway's time is given."""
+    wanted = {"training": TRAINING, "students": list(STUDENTS), "answerers": [], **(changes or {})}
+    path = write_service(folder, changes=wanted)
+    gateway = ServiceCurve(
+        model="gateway", threads=1, batch_sizes=(1,), samples_seconds=((0.0003,),), peak_memory_bytes=0
+    )
+    with entries.importable(path.parent):
+        bench = wire(
+            load_yaml(Config, path),
+            config_folder=path.parent,
+            runs=folder / "runs",
+            progress=Silent(),
+            measure_gateway=lambda workload: gateway,
+        ).bench
+        stack = Stack(
+            name="tiny",
+            models=(bench.baseline,),
+            stages=(Stage(kind="model", model="teacher"),),
+            deployments=(Deployment(model="teacher", instance_type="c6a.large"),),
+            gateway=Gateway(instance_type="c6a.large"),
+        )
+        yield bench, stack
+
+
+@pytest.fixture(scope="session")
+def open_training_bench():
+    """Return `training_bench`."""
+    return training_bench
