@@ -47,6 +47,50 @@ def test_replicas_and_deployments_are_replaced_one_by_one() -> None:
     assert wider.deployment("small") == stack.deployment("small")
 
 
+def test_a_model_asked_first_stands_behind_the_cache_on_one_thread() -> None:
+    stack = make_stack("full", cache=True)
+    stack = stack.with_deployment(replace(stack.deployment("full"), threads=4, instance_type="c6a.xlarge"))
+    tiny = Model(name="tiny", engine="onnxruntime")
+    after = stack.with_first_stage(tiny, SURE, max_batch_size=8)
+    assert [stage.model for stage in after.stages] == [None, "tiny", "full"]
+    assert after.cache_stage == stack.cache_stage
+    assert after.stages[1].accept == SURE
+    assert after.models == (tiny, *stack.models)
+    first = after.deployment("tiny")
+    assert (first.threads, first.instance_type, first.replica.replicas) == (1, "c6a.xlarge", 1)
+    assert first.batch == BatchPolicy(max_batch_size=8)
+    assert after.deployment("full") == stack.deployment("full")
+
+
+def test_a_model_that_is_there_gets_a_new_threshold_and_nothing_else() -> None:
+    stack = make_stack("small", "full", cache=True)
+    after = stack.with_first_stage(stack.model("small"), SURE, max_batch_size=8)
+    assert after.stages[1] == Stage(kind="model", model="small", accept=SURE)
+    assert replace(after, stages=stack.stages) == stack
+
+
+def test_first_stages_may_be_several() -> None:
+    stack = make_stack("small", "full").with_first_stage(Model(name="tiny", engine="torch"), SURE, max_batch_size=1)
+    assert [stage.model for stage in stack.stages] == ["tiny", "small", "full"]
+    assert [deployment.model for deployment in stack.deployments] == ["tiny", "small", "full"]
+
+
+def test_the_last_model_cannot_be_asked_first_too() -> None:
+    stack = make_stack("full")
+    with pytest.raises(InvalidParameterError, match="accept must be empty for the last stage"):
+        stack.with_first_stage(stack.model("full"), SURE, max_batch_size=1)
+    with pytest.raises(InvalidParameterError, match="models must be unique"):
+        stack.with_first_stage(replace(stack.model("full"), parent="other"), SURE, max_batch_size=1)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_the_last_model_alone_keeps_its_cache_and_its_deployment(cache: bool) -> None:
+    stack = make_stack("tiny", "small", "full", cache=cache)
+    after = stack.with_last_only()
+    assert after == make_stack("full", cache=cache)
+    assert after.with_last_only() == after
+
+
 def test_a_file_names_no_code() -> None:
     stack = make_stack("full").with_model("full", Model(name="full", engine="torch", entry="mine:teacher"))
     assert stack.without_entries().models[0].entry is None

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halve.core import Example, Objective, Traffic, Workload
+from halve.core import Example, Objective, Traffic, TrainingSet, Workload
 from halve.errors import InvalidParameterError, WorkloadError
 
 
@@ -92,3 +92,26 @@ def test_splits_by_name() -> None:
     )
     assert workload.examples("search")[0].payload == "a"
     assert workload.examples("certify")[0].payload == "b"
+
+
+def test_a_training_set_is_as_long_as_its_payloads() -> None:
+    training = TrainingSet(payloads=["a", "b"], references=np.array([1, -1]), sha256="0")
+    assert len(training) == 2
+    assert (training.left_out, training.augment, training.epochs) == (0, None, None)
+    assert (
+        Workload(name="w", search=[], certify=[], traffic=make_traffic([0]), objective=Objective()).training is None
+    ), "nothing is trained on what nobody gave"
+
+
+def test_a_training_set_needs_a_payload() -> None:
+    with pytest.raises(WorkloadError, match=r"training must hold at least 1 payload that is no example\. Got 0\."):
+        TrainingSet(payloads=[], references=np.array([], np.int64), sha256="0")
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [([0], r"as long as the payloads, 2\. Got 1"), ([0, -2], r"class indices from 0, or -1 for no label\. Got -2")],
+)
+def test_references_fit_their_payloads(references: list[int], message: str) -> None:
+    with pytest.raises(InvalidParameterError, match=f"training references must be {message}"):
+        TrainingSet(payloads=["a", "b"], references=np.array(references), sha256="0")

@@ -23,7 +23,7 @@ def test_numbers_given_replace_defaults():
 
 
 def test_an_unknown_topic_lists_the_known_ones():
-    with pytest.raises(InvalidParameterError, match=r"topic must be one of quantization\. Got 'astrology'"):
+    with pytest.raises(InvalidParameterError, match=r"topic must be one of quantization, .*\. Got 'astrology'"):
         explain("astrology")
 
 

@@ -215,3 +215,29 @@ def test_damaged_seconds_are_named_not_measured_over(table_bench, tmp_path):
     path.write_text("{")
     with pytest.raises(UserError, match=path.name.replace(".", r"\.")):
         bench.seconds("full", {"fp32": print}, measure=lambda actions: {"fp32": [1.0]})
+
+
+def test_students_are_what_the_user_brought_untrained(table_bench, tmp_path):
+    bench = table_bench(tmp_path)
+    assert bench.students() == []
+    tiny = Model(name="tiny", engine="torch", entry="mine:tiny")
+    bench.untrained = [tiny]
+    assert bench.students() == [tiny]
+    assert tiny not in bench.answerers()
+
+
+def test_a_workspace_is_found_again_with_what_was_left_in_it(table_bench, tmp_path):
+    folder = table_bench(tmp_path).workspace("training-tiny")
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path)
+    (folder / "state").write_text("half way")
+    again = table_bench(tmp_path)
+    assert (again.workspace("training-tiny") / "state").read_text() == "half way"
+    assert list(again.workspace("teachers").iterdir()) == []
+
+
+def test_a_workspace_that_cannot_be_made_is_a_storage_error(table_bench, tmp_path):
+    bench = table_bench(tmp_path)
+    (tmp_path / "workspaces").write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match="workspaces"):
+        bench.workspace("teachers")

@@ -72,6 +72,13 @@ def test_a_stack_file_names_no_code_and_is_read_back(tmp_path: Path) -> None:
         load_stack(path)
 
 
+def test_a_stack_file_names_no_endpoint(tmp_path: Path) -> None:
+    path = RunStore(tmp_path).save_stack(scripted_stack(2))
+    path.write_text(path.read_text().replace("engine: recorded", "engine: openai_http"))
+    with pytest.raises(ConfigError, match=r"models\.full\.engine must not be openai_http in a stack file"):
+        load_stack(path)
+
+
 def test_a_run_that_is_not_there_or_not_whole(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     with pytest.raises(RunFolderError, match=r"holds no finished run\.$"):

@@ -18,11 +18,10 @@ from halve.core.progress import Silent
 from halve.demo.training import cache_folder
 from halve.errors import InvalidParameterError
 from halve.measure.artifacts import new_folder
+from halve.techniques.compression.distillation import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from halve.techniques.compression.distillation import Recipe
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
@@ -91,6 +90,7 @@ def distill(  # noqa: PLR0913 - a verb for users: every choice is a keyword of i
         "learning_rate": learning_rate,
     }
     target, promise = new_target(out), Promise(drop_at_most=quality_drop_at_most, confidence=confidence)
+    wished(Recipe(epochs=1, learning_rate=1e-3), wishes)  # refuses numbers before the teacher is asked
     with entries.importable(Path.cwd()), tempfile.TemporaryDirectory(prefix="halve-") as scratch:
         training = read_training(data, payload=payload, label=label, labels=labels, augment=augment)
         reads: dict[str, Any] = {"tokenizer": None, "max_tokens": max_tokens}
@@ -148,7 +148,7 @@ def lesson_of(
     return replace(lesson, held_out=judge.held_out(parts.stop, promise=promise))
 
 
-def wished(recipe: "Recipe", wishes: Mapping[str, Any]) -> "Recipe":
+def wished(recipe: Recipe, wishes: Mapping[str, Any]) -> Recipe:
     """Return the recipe with what the user asked for."""
     return replace(recipe, **{name: value for name, value in wishes.items() if value is not None})
 

@@ -157,23 +157,27 @@ def workspace_beside(out: Path, question: Mapping[str, object]) -> Callable[[str
     """Return what gives folders for work in progress, beside the folder to be written.
 
     The same command finds them again after a kill -9; another question starts anew. The name "" is the whole of it.
+    Nothing is there before the first folder is asked for.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If it cannot be written; what is returned may raise it too.
     """
     root = out.resolve().parent / f".{out.name}.work"
     note, text = root / "question.json", json.dumps(dict(question), sort_keys=True, default=str)
 
     def give(name: str) -> Path:
         folder = root / name if name else root
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists():
+                note.write_text(text)
+        except OSError as error:
+            raise StorageError.of(root, error) from error
         return folder
 
     try:
         if root.exists() and (not note.is_file() or note.read_text() != text):
             shutil.rmtree(root)
-        give("")
-        note.write_text(text)
     except OSError as error:
         raise StorageError.of(root, error) from error
     return give

@@ -17,6 +17,7 @@ from halve.core import Augment, Progress
 from halve.core.progress import Silent
 from halve.errors import InvalidParameterError
 from halve.measure.artifacts import new_folder
+from halve.techniques.compression.distillation import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +69,8 @@ def prune(  # noqa: PLR0913 - a verb for users: every choice is a keyword of its
     target, promise = new_target(out), Promise(drop_at_most=quality_drop_at_most, confidence=confidence)
     if not 0 < target_latency_ratio < 1:
         raise InvalidParameterError("target_latency_ratio", rule="in (0, 1)", value=target_latency_ratio)
+    wishes = {"epochs": epochs, "learning_rate": learning_rate}
+    wished(Recipe(epochs=1, learning_rate=1e-3), wishes)  # refuses numbers before the model is asked
     with entries.importable(Path.cwd()), tempfile.TemporaryDirectory(prefix="halve-") as scratch:
         training = read_training(data, payload=payload, label=label, labels=labels, augment=augment)
         reads: dict[str, Any] = {"tokenizer": None, "max_tokens": max_tokens}
@@ -76,7 +79,7 @@ def prune(  # noqa: PLR0913 - a verb for users: every choice is a keyword of its
         source = stage(model, folder_in(scratch, "model"), **reads)
         parts = in_parts(training, share=hold_out)
         lesson = lesson_of(source, parts, target, promise=promise, seed=seed, progress=progress or Silent())
-        recipe = wished(chains.recovery_recipe(lesson), {"epochs": epochs, "learning_rate": learning_rate})
+        recipe = wished(chains.recovery_recipe(lesson), wishes)
         fp32 = folder_in(scratch, "fp32")
         chains.write_pruned(
             fp32,

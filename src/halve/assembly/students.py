@@ -76,6 +76,8 @@ def open_student(
 
 
 def _ngrams(source: Staged, lesson: chains.Lesson) -> OpenedStudent:
+    if not isinstance(lesson.training.payloads[0], str):
+        raise InvalidParameterError("student", rule=f"{NGRAMS} only where payloads are texts", value="tensors")
     read = preparation(source.model, {file.path: source.folder / file.path for file in source.model.files})
     tokenizer = chains.tokenizer_of(source.model, source.folder)
     answerer = source.load()

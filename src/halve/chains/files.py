@@ -64,16 +64,25 @@ def write_integers(folder: Path, *, source: Path, inputs: Inputs, step: "quantiz
 
 
 def seconds_as_served(inputs: Inputs, *, rows: int = 1) -> Seconds:
-    """Return what measures whole modules: each as ONNX in onnxruntime, one thread, in turn round by round."""
+    """Return what measures whole modules: each as ONNX in onnxruntime, one thread, in turn round by round.
+
+    A module that is measured again is exported once: it must not change in between.
+    """
+    known: list[tuple[nn.Module, bytes]] = []
+
+    def exported(module: "nn.Module") -> bytes:
+        for other, content in known:
+            if other is module:
+                return content
+        with tempfile.TemporaryDirectory(prefix="halve-") as folder:
+            path = Path(folder, MODEL_NAME)
+            quantization.export_onnx(module.eval(), first_rows(inputs, SAMPLE_ROWS), path)
+            known.append((module, path.read_bytes()))
+        return known[-1][1]
 
     def seconds_of(modules: "Mapping[str, nn.Module]") -> Mapping[str, float]:
-        with tempfile.TemporaryDirectory(prefix="halve-") as folder:
-            paths = {}
-            for number, (name, module) in enumerate(modules.items()):
-                paths[name] = Path(folder, f"{number}.onnx")
-                quantization.export_onnx(module.eval(), first_rows(inputs, SAMPLE_ROWS), paths[name])
-            contents = {name: path.read_bytes() for name, path in paths.items()}
-            return quantization.time_models(contents, first_rows(inputs, rows))
+        contents = {name: exported(module) for name, module in modules.items()}
+        return quantization.time_models(contents, first_rows(inputs, rows))
 
     return seconds_of
 

@@ -70,7 +70,7 @@ class Maker:
         try:
             return self.bench.make_model(wanted, build=build)
         except (ModelError, MissingExtraError) as error:
-            self.problems[wanted.name] = f"{wanted.name} could not be made: {error}"
+            self.problems[wanted.name] = f"{wanted.name} could not be made: {str(error).rstrip('.')}"
             return None
 
 

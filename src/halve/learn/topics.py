@@ -43,6 +43,17 @@ _ALL = (
             Number(name="value", default=0.5, meaning="real number to follow through"),
         ),
     ),
+    Topic(
+        name="distillation",
+        summary="a teacher's answers as targets: temperature, divergence, and why the loss has a T^2",
+        numbers=(
+            Number(name="first", default=4.0, meaning="teacher's logit of the first class, the label"),
+            Number(name="second", default=2.0, meaning="teacher's logit of the second class"),
+            Number(name="third", default=1.0, meaning="teacher's logit of the third class"),
+            Number(name="temperature", default=5.0, meaning="temperature T, 0.5 to 100"),
+            Number(name="alpha", default=0.9, meaning="weight of the teacher's part, 0 to 1"),
+        ),
+    ),
 )
 
 TOPICS = MappingProxyType({topic.name: topic for topic in _ALL})

@@ -1,6 +1,6 @@
 """Pruning: the model in service with fewer channels, as fast as was asked for, taught by what it was."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from halve import chains
@@ -15,7 +15,8 @@ class Pruning:
 
     name = "pruning"
 
-    def __init__(self) -> None:
+    def __init__(self, ratios: Sequence[float] = RATIOS) -> None:
+        self._ratios = ratios
         self._problems: dict[str, str] = {}
 
     def propose(self, stack: Stack, bench: Bench) -> Iterable[Change]:
@@ -24,7 +25,7 @@ class Pruning:
             return
         maker = chains.Maker(bench=bench, technique=self.name, problems=self._problems)
         lesson = chains.Lesson.of_bench(bench, bench.baseline)
-        for ratio in RATIOS:
+        for ratio in self._ratios:
             name = f"{bench.baseline.name}-pruned-{round(100 * ratio)}"
             recipe = chains.recovery_recipe(lesson)
             build = partial(chains.write_pruned, lesson=lesson, target_latency_ratio=ratio, recipe=recipe, name=name)

@@ -118,10 +118,16 @@ def load_stack(path: Path) -> Stack:
     """Read a stack file.
 
     Raises:
-        ConfigError: If it is missing or breaks a rule; also if it names Python code, which only a config may.
+        ConfigError: If it is missing or breaks a rule; also if it names Python code, which only a config may, or an
+            endpoint: stack files travel, and one from elsewhere could send requests and keys to its own address.
     """
     stack = load_yaml(Stack, path)
-    named = [model.name for model in stack.models if model.entry is not None]
-    if named:
-        raise ConfigError(str(path), [f"models.{name}.entry must not be set in a stack file." for name in named])
+    named = [f"models.{model.name}.entry must not be set in a stack file." for model in stack.models if model.entry]
+    remote = [
+        f"models.{model.name}.engine must not be openai_http in a stack file."
+        for model in stack.models
+        if model.engine == "openai_http"
+    ]
+    if named or remote:
+        raise ConfigError(str(path), [*named, *remote])
     return stack

@@ -67,13 +67,13 @@ def _classes(inputs: NDArray[np.float32], directions: NDArray[np.float64]) -> ND
     return np.asarray(np.argmax(inputs @ directions + bends, axis=1), np.int64)
 
 
-def teacher() -> "nn.Module":
+def teacher(width: int = WIDTH) -> "nn.Module":
     """Return a network of random features whose last layer is solved by least squares; right on most points."""
     import torch
     from torch import nn
 
     rng = np.random.default_rng(7)
-    sizes = (DIMENSIONS, WIDTH, WIDTH)
+    sizes = (DIMENSIONS, width, width)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layer = nn.Linear(fan_in, fan_out)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from halve.core import Example, TrainingSet
+from halve.core import Example, IntArray, TrainingSet
 from halve.core.hashing import payload_digest, payload_hash
 from halve.errors import WorkloadError
 from halve.workload.readers import checked_payloads, encode_references
@@ -37,8 +37,8 @@ def training_set(
     given = [None] * len(rows) if references is None else list(references)
     if len(given) != len(rows):
         raise WorkloadError(f"{source} must hold one reference per payload. Got {len(rows)} and {len(given)}.")
-    numbers = [_class_index(value, labels, row, source) for row, value in enumerate(given, start=1)]
-    return TrainingSet(payloads=rows, references=np.array(numbers, np.int64), sha256=payload_hash(rows))
+    references = _class_indices(given, labels, source)
+    return TrainingSet(payloads=rows, references=references, sha256=payload_hash(rows))
 
 
 def training_from(value: object, *, labels: Sequence[str] = ()) -> TrainingSet:
@@ -48,8 +48,8 @@ def training_from(value: object, *, labels: Sequence[str] = ()) -> TrainingSet:
         payloads, references = value
     else:
         payloads, references = value, None
-    for what, part in (("payloads", payloads), ("references", references)):
-        if part is not None and (isinstance(part, str) or not isinstance(part, Iterable)):
+    for what, part in (("payloads", payloads), ("references", [] if references is None else references)):
+        if isinstance(part, str) or not isinstance(part, Iterable):
             raise WorkloadError(f"{what} of {source} must be a sequence. Got {type(part).__name__}.")
     return training_set(payloads, references, labels=labels, source=source)
 
@@ -77,13 +77,25 @@ def without_examples(training: TrainingSet, examples: Iterable[Example]) -> Trai
     )
 
 
-def _class_index(value: object, labels: Sequence[str], row: int, source: str) -> int:
+def _class_indices(given: Sequence[object], labels: Sequence[str], source: str) -> IntArray:
+    found = [_reference(value, labels, row, source) for row, value in enumerate(given, start=1)]
+    stand_in = labels[0] if labels else 0  # unlabelled rows keep their place, so that messages count rows right
+    examples = [Example(payload="", reference=stand_in if value is None else value) for value in found]
+    numbers = [example.reference for example in encode_references(examples, labels)]
+    return np.array([UNLABELLED if a is None else b for a, b in zip(found, numbers, strict=True)], np.int64)
+
+
+def _reference(value: object, labels: Sequence[str], row: int, source: str) -> int | str | None:
+    """Return a class index, a name if there are labels, or None where nobody has labelled it."""
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or value == "" or (isinstance(value, int) and value == UNLABELLED):
-        return UNLABELLED
-    if isinstance(value, int | str) and not isinstance(value, bool):
-        (encoded,) = encode_references([Example(payload="", reference=value)], labels)
-        if isinstance(encoded.reference, int) and encoded.reference >= 0:
-            return encoded.reference
+    text = value.strip() if isinstance(value, str) else None
+    if text is not None and not labels and text.removeprefix("-").isdecimal():
+        value = int(text)  # a CSV column with gaps holds texts
+    if value is None or text == "" or (isinstance(value, int) and value == UNLABELLED):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and labels:
+        return value
     rule = "a class index, a label's name, or nothing"
     raise WorkloadError(f"reference of row {row} of {source} must be {rule}. Got {value!r}.")

@@ -21,17 +21,17 @@ from halve.techniques.compression.distillation.losses import divergence_of_rows,
 LOGITS = torch.tensor([4.0, 2.0, 1.0])
 
 
-def rows(classes=None):
-    numbers = st.floats(-15, 15, width=32)
-    return (
-        (classes or st.integers(2, 12))
-        .flatmap(lambda n: arrays.arrays(np.float32, (3, n), elements=numbers))
-        .map(torch.from_numpy)
-    )
+def of_classes(classes, count=1):
+    matrix = arrays.arrays(np.float32, (3, classes), elements=st.floats(-15, 15, width=32)).map(torch.from_numpy)
+    return st.tuples(*[matrix] * count)
 
 
 def pairs():
-    return rows().flatmap(lambda one: st.tuples(st.just(one), rows(st.just(one.shape[1]))))
+    return st.integers(2, 12).flatmap(lambda classes: of_classes(classes, 2))
+
+
+def rows():
+    return st.integers(2, 12).flatmap(of_classes).map(lambda one: one[0])
 
 
 def test_softened_at_temperature_1():

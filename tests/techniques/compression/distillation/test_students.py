@@ -6,6 +6,7 @@ import torch
 from halve.errors import InvalidParameterError
 from halve.techniques.compression.distillation import Recipe, distil, predicted_logits
 from halve.techniques.compression.distillation.students import (
+    ConvolutionStudent,
     NgramStudent,
     StaticEmbeddingStudent,
     principal_components,
@@ -17,6 +18,7 @@ SIZES = {"vocabulary": 40, "classes": 4, "width": 16, "special": (1, 2)}
 STUDENTS = {
     "ngrams": lambda: NgramStudent(**SIZES, ngram_rows=512),
     "ngrams with a perceptron": lambda: NgramStudent(**SIZES, ngram_rows=512, hidden=24, dropout=0.1),
+    "convolution": lambda: ConvolutionStudent(vocabulary=40, classes=4, width=16, channels=24, hidden=24),
     "static": lambda: StaticEmbeddingStudent(**SIZES, hidden=24),
 }
 

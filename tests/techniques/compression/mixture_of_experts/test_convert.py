@@ -146,3 +146,22 @@ def test_what_cannot_be_converted_is_named(sequence, rows):
         convert(nn.Linear(12, 4).eval(), rows)
     with pytest.raises(ModelError, match="finite"):
         convert(sequence, {"input": np.full((3, 12), np.nan, dtype=np.float32)}, experts=4, active=2)
+
+
+def test_learning_from_the_parent_brings_back_what_was_lost_and_keeps_experts_busy(sequence):
+    torch.manual_seed(0)
+    inputs = torch.randn(512, 12)
+    with torch.no_grad():
+        answers = sequence(inputs)
+    converted = convert(sequence, {"input": inputs.numpy()}, experts=4, active=1).module
+    optimizer = torch.optim.Adam(converted.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        loss = (converted(inputs) - answers).square().mean()
+        optimizer.zero_grad()
+        (loss + auxiliary_losses(converted)).backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    (layer,) = mixtures(converted).values()
+    assert int(layer.last_routing.visits.min()) > 512 // 20

@@ -15,7 +15,9 @@ from halve.techniques.inference.cascading import (
     choose_threshold,
     confidence,
     threshold_curve,
+    threshold_ladder,
 )
+from halve.techniques.inference.cascading.thresholds import SHARES_OF_THE_BUDGET
 
 rules = st.sampled_from(RULES)
 
@@ -163,3 +165,29 @@ def test_no_examples_are_refused():
         threshold_curve(
             cheap_probabilities=np.zeros((0, 2)), cheap_scores=np.zeros(0), dear_scores=np.zeros(0), rule="margin"
         )
+
+
+def test_a_ladder_spends_more_and_more_of_the_promise():
+    """Each rung is what `choose_threshold` gives for its share of the budget; the last for all of it."""
+    tables = synthetic()
+    rungs = list(threshold_ladder(**tables, quality_drop_at_most=0.02, upper_bound=mean_drop))
+    chosen = [
+        choose_threshold(**tables, quality_drop_at_most=0.02 * share, upper_bound=mean_drop)
+        for share in SHARES_OF_THE_BUDGET
+    ]
+    assert rungs == list(dict.fromkeys(chosen))
+    assert len(rungs) >= 3
+    assert all(one.accept_share < two.accept_share for one, two in pairwise(rungs))
+    assert rungs[0].quality_drop <= 0.15 * 0.02 + 1e-12
+
+
+@given(recorded(), st.floats(0, 0.5))
+def test_rungs_are_different_and_keep_the_promise(tables, allowed):
+    rungs = list(threshold_ladder(**tables, quality_drop_at_most=allowed, upper_bound=mean_drop))
+    assert len({(rung.rule, rung.threshold) for rung in rungs}) == len(rungs) <= len(SHARES_OF_THE_BUDGET)
+    assert all(rung.quality_drop <= allowed + 1e-12 and rung.accept_share > 0 for rung in rungs)
+    assert all(one.accept_share <= two.accept_share for one, two in pairwise(rungs))
+
+
+def test_a_ladder_without_a_setting_that_passes_is_empty():
+    assert list(threshold_ladder(**synthetic(200), quality_drop_at_most=0.01, upper_bound=lambda *_: 1.0)) == []

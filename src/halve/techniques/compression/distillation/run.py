@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import ModelError
-from halve.techniques.compression.distillation.batching import Augment, Inputs, cut, predicted_logits
+from halve.techniques.compression.distillation.batching import MASK, Augment, Inputs, cut, predicted_logits
 from halve.techniques.compression.distillation.checkpoint import Keeper, State
 from halve.techniques.compression.distillation.outcome import Check, Distilled, Epoch
 from halve.techniques.compression.distillation.recipe import Hint, Recipe
@@ -20,6 +20,10 @@ from halve.techniques.compression.distillation.updates import Average, Optimizer
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+POOLED_BATCHES = 16
+"""Where there is an `attention_mask`, so many batches of random rows are dealt out by length: less padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +106,9 @@ class Run:
 
     def _train_epoch(self) -> None:
         self.student.train()
-        order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(self.rows)
+        batches = self._order()
         for number in range(self.batch, self.updates):
-            chosen = order[number * self.recipe.batch_size : (number + 1) * self.recipe.batch_size]
+            chosen = batches[number]
             self.loss_sum += self._update(chosen, self.epoch * self.updates + number)
             self.batch = number + 1
             if self.progress is not None:
@@ -119,6 +123,19 @@ class Run:
         self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
         if self.epoch < self.recipe.epochs and self.keeper.is_due(at_end_of_epoch=True):
             self.keeper.write(self._state())
+
+    def _order(self) -> list[NDArray[np.int64]]:
+        """Return the rows of each batch of this epoch, at random; texts of like length share a batch."""
+        generator = np.random.default_rng((self.recipe.seed, self.epoch))
+        size = min(self.recipe.batch_size, self.rows)
+        order = generator.permutation(self.rows)[: self.updates * size]
+        mask = self.inputs.get(MASK)
+        if mask is None:
+            return list(order.reshape(self.updates, size))
+        lengths = mask.sum(dim=1).numpy()
+        pools = [order[start : start + POOLED_BATCHES * size] for start in range(0, len(order), POOLED_BATCHES * size)]
+        sorted_rows = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+        return list(generator.permutation(sorted_rows.reshape(self.updates, size)))
 
     def _update(self, chosen: NDArray[np.int64], update: int) -> float:
         batch = {name: tensor[chosen] for name, tensor in self.inputs.items()}

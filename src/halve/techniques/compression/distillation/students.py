@@ -1,7 +1,7 @@
-"""Cheap students of text classifiers, over the word-piece ids that the teacher reads, and shallower copies.
+"""Cheap students of text classifiers, over the word-piece ids that the teacher reads.
 
-Source: Joulin et al. 2017, arXiv:1607.01759 (bags of n-grams); Shen et al. 2018, arXiv:1805.09843 (pooled static
-word vectors); Sanh et al. 2019, arXiv:1910.01108 (a student out of every other block of its teacher).
+Source: Joulin et al. 2017, arXiv:1607.01759 (bags of n-grams); Kim 2014, arXiv:1408.5882 (convolutions over words);
+Shen et al. 2018, arXiv:1805.09843 (pooled static word vectors).
 """
 
 from collections.abc import Sequence
@@ -117,6 +117,51 @@ class StaticEmbeddingStudent(nn.Module):
         mean = weighted_sum(vectors, weights) / weights.sum(dim=1, keepdim=True).clamp(min=1e-3)
         highest = (vectors - 1e4 * (1 - kept).unsqueeze(-1)).amax(dim=1) * (kept.sum(dim=1, keepdim=True) > 0)
         logits: torch.Tensor = self.head(torch.cat([mean, highest], dim=1))
+        return logits
+
+
+class ConvolutionStudent(nn.Module):
+    """Slides filters over three neighbouring words, takes each filter's maximum, and classifies by a perceptron.
+
+        c_t = relu(K [v_(t-1), v_t, v_(t+1)] + b)
+        h = (max over t of c_t, sum of v_t / sqrt(number of words))
+
+    Slower than tables of n-grams and nearer to the teacher: filters share what they know between similar words, so a
+    pair that no text had is no blank.
+
+    Args:
+        vocabulary, classes, width, word_dropout, dropout: As of `NgramStudent`.
+        channels: Number of filters.
+        hidden: Width of the perceptron, >= 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        classes: int,
+        width: int = 128,
+        channels: int = 256,
+        hidden: int = 256,
+        word_dropout: float = 0.1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.word_dropout = word_dropout
+        self.words = nn.Embedding(vocabulary, width, sparse=True)
+        self.dropout = nn.Dropout(dropout)
+        self.filters = nn.Conv1d(width, channels, 3, padding=1)
+        self.head = Head(channels + width, classes, hidden=hidden, dropout=dropout)
+        nn.init.normal_(self.words.weight, std=0.3)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 (batch, classes), for int64 (batch, tokens) twice."""
+        there = attention_mask.to(self.words.weight.dtype)
+        kept = there * (torch.rand_like(there) >= self.word_dropout) if self.training else there
+        vectors = self.words(input_ids) * kept.unsqueeze(-1)
+        found = self.filters(self.dropout(vectors).transpose(1, 2)).relu() * there.unsqueeze(1)
+        mean = vectors.sum(dim=1) / kept.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+        logits: torch.Tensor = self.head(torch.cat([found.amax(dim=2), mean], dim=1))
         return logits
 
 

@@ -113,16 +113,12 @@ def fit_layer(
         "activations": split_by_activations(activations, experts=experts, shared=shared, seed=seed),
         "weights": split_by_weights(first.weight.detach().numpy(), experts=experts, shared=shared, seed=seed),
     }
-    best: tuple[MixtureOfExperts, LayerConversion] | None = None
+    tried = []
     for kind, split in splits.items():
         mixture = _mixture(first, second, place, split, active=active)
         _fit_router(mixture, fitted)
-        row = _assess(mixture, first, second, place, unseen, kind)
-        if best is None or row.relative_error < best[1].relative_error:
-            best = mixture, row
-    if best is None:
-        raise AssertionError("two splits were tried")
-    return best
+        tried.append((mixture, _assess(mixture, first, second, place, unseen, kind)))
+    return min(tried, key=lambda one: one[1].relative_error)
 
 
 def _mixture(

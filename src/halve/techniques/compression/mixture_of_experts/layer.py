@@ -87,17 +87,18 @@ class MixtureOfExperts(nn.Module):
         weights, indices = route(logits, active=self.config.active)
         kept = None if mask is None else mask.reshape(-1, 1).expand_as(indices)
         if self.config.capacity_factor is not None:
-            kept = self._room(indices) if kept is None else kept & self._room(indices)
+            room = self._room(indices, factor=self.config.capacity_factor)
+            kept = room if kept is None else kept & room
         visited = self._visited(logits, indices, kept)
         outputs = self._experts(tokens, visited, self._gates(logits, weights, indices))
         if not torch.compiler.is_compiling():
             self._remember(logits, indices, visited, None if mask is None else mask.reshape(-1))
         return outputs.reshape(*inputs.shape[:-1], self.config.outputs)
 
-    def _room(self, indices: torch.Tensor) -> torch.Tensor:
-        sizes: dict[str, Any] = {"experts": self.config.experts, "active": self.config.active}
-        limit = capacity(indices.shape[0], **sizes, factor=self.config.capacity_factor or math.inf)
-        return within_capacity(indices, experts=self.config.experts, limit=limit)
+    def _room(self, indices: torch.Tensor, *, factor: float) -> torch.Tensor:
+        experts = self.config.experts
+        limit = capacity(indices.shape[0], experts=experts, active=self.config.active, factor=factor)
+        return within_capacity(indices, experts=experts, limit=limit)
 
     @staticmethod
     def _visited(logits: torch.Tensor, indices: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:

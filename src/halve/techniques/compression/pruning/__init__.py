@@ -1,1 +1,80 @@
-"""Pruning."""
+"""Pruning: weights, channels, heads and blocks taken out. It measures speed and error; the gate judges both."""
+
+from halve.techniques.compression.pruning.calibration import linear_inputs
+from halve.techniques.compression.pruning.masks import (
+    MaskKeeper,
+    apply_masks,
+    magnitude_masks,
+    measure_sparsity,
+    n_of_m_mask,
+)
+from halve.techniques.compression.pruning.schedule import cubic_sparsity
+from halve.techniques.compression.pruning.sparse_gpt import sparse_gpt, sparse_gpt_prune
+from halve.techniques.compression.pruning.sparsity_speed import SparsitySpeed, measure_sparsity_speed
+from halve.techniques.compression.pruning.structured import (
+    Block,
+    Group,
+    GroupChange,
+    Importance,
+    Iterations,
+    LatencyTable,
+    Plan,
+    Pruned,
+    RebuildSpecification,
+    SecondsOf,
+    Timer,
+    block_effects,
+    least_blocks,
+    measure_latency,
+    plan_widths,
+    prunable_groups,
+    prune,
+    rebuild,
+    removable_blocks,
+    remove_blocks,
+    seconds_in_onnxruntime,
+    shrink,
+    specification_of,
+    unit_scores,
+)
+from halve.techniques.compression.pruning.wanda import wanda_mask, wanda_masks
+
+__all__ = [
+    "Block",
+    "Group",
+    "GroupChange",
+    "Importance",
+    "Iterations",
+    "LatencyTable",
+    "MaskKeeper",
+    "Plan",
+    "Pruned",
+    "RebuildSpecification",
+    "SecondsOf",
+    "SparsitySpeed",
+    "Timer",
+    "apply_masks",
+    "block_effects",
+    "cubic_sparsity",
+    "least_blocks",
+    "linear_inputs",
+    "magnitude_masks",
+    "measure_latency",
+    "measure_sparsity",
+    "measure_sparsity_speed",
+    "n_of_m_mask",
+    "plan_widths",
+    "prunable_groups",
+    "prune",
+    "rebuild",
+    "removable_blocks",
+    "remove_blocks",
+    "seconds_in_onnxruntime",
+    "shrink",
+    "sparse_gpt",
+    "sparse_gpt_prune",
+    "specification_of",
+    "unit_scores",
+    "wanda_mask",
+    "wanda_masks",
+]

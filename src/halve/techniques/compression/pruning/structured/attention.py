@@ -40,9 +40,9 @@ class OpenAttention(nn.Module):
     @property
     def num_heads(self) -> int:
         """How many heads are left."""
-        return self.num_attention_heads
+        return int(self.num_attention_heads)
 
-    def forward(  # noqa: PLR0913 - the signature of nn.MultiheadAttention.
+    def forward(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
@@ -64,13 +64,15 @@ class OpenAttention(nn.Module):
         """
         if not self.batch_first:
             query, key, value = (tensor.transpose(0, 1) for tensor in (query, key, value))
-        split = [
+        query_heads, key_heads, value_heads = (
             layer(tensor).unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
             for layer, tensor in ((self.query, query), (self.key, key), (self.value, value))
-        ]
-        mask = _mask(attn_mask, key_padding_mask, heads=split[0].shape[1], like=query)
+        )
+        mask = _mask(attn_mask, key_padding_mask, heads=query_heads.shape[1], like=query)
         dropped = self.dropout if self.training else 0.0
-        attended = nn.functional.scaled_dot_product_attention(*split, attn_mask=mask, dropout_p=dropped)
+        attended = nn.functional.scaled_dot_product_attention(
+            query_heads, key_heads, value_heads, attn_mask=mask, dropout_p=dropped
+        )
         outputs: torch.Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return (outputs if self.batch_first else outputs.transpose(0, 1)), None
 
@@ -90,7 +92,7 @@ def open_attentions(module: nn.Module) -> None:
     for name, child in list(module.named_modules()):
         if name and can_be_opened(child):
             owner, _, last = name.rpartition(".")
-            setattr(module.get_submodule(owner), last, OpenAttention(child))  # type: ignore[arg-type]
+            setattr(module.get_submodule(owner), last, OpenAttention(child))
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
@@ -108,7 +110,7 @@ def _mask(
     parts = []
     if mask is not None:
         added = _added(mask, like)
-        parts.append(added if added.ndim == 2 else added.unflatten(0, (len(like), -1))[:, :heads])
+        parts.append(added if added.ndim == 2 else added.reshape(len(like), -1, *added.shape[1:])[:, :heads])
     if padding is not None:
         parts.append(_added(padding, like)[:, None, None, :])
     if not parts:

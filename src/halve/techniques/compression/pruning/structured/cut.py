@@ -13,6 +13,7 @@ Embedding        columns of the table                    -
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from halve.errors import InvalidParameterError, ModelError
@@ -41,7 +42,7 @@ class Cut:
             kept = getattr(self, name)
             if kept is None:
                 continue
-            if not kept or kept[0] < 0 or any(a >= b for a, b in zip(kept, kept[1:], strict=False)):
+            if not kept or kept[0] < 0 or any(a >= b for a, b in pairwise(kept)):
                 raise InvalidParameterError(name, rule="ascending positions >= 0, at least one", value=list(kept))
 
     def after(self, earlier: "Cut") -> "Cut":
@@ -60,21 +61,17 @@ def size(layer: "nn.Module", axis: str) -> int | None:
     """Return how many positions a layer has along `out` or `in`, None if it is of no kind that can be cut."""
     from torch import nn
 
-    if isinstance(layer, nn.Linear):
-        return layer.out_features if axis == "out" else layer.in_features
-    if isinstance(layer, _convolutions()):
-        if layer.groups not in (1, layer.in_channels) or (layer.groups > 1 and layer.out_channels != layer.groups):
-            return None
-        return int(layer.out_channels if axis == "out" else layer.in_channels)
-    if isinstance(layer, nn.Embedding):
-        return layer.embedding_dim if axis == "out" else None
-    if isinstance(layer, nn.LayerNorm):
-        return layer.normalized_shape[0] if len(layer.normalized_shape) == 1 else None
-    if isinstance(layer, nn.PReLU):
-        return layer.num_parameters if layer.num_parameters > 1 else None
-    if isinstance(layer, nn.GroupNorm):
-        return layer.num_channels
-    return layer.num_features if isinstance(layer, _batch_norms()) else None
+    if isinstance(layer, _convolutions()) and not _is_dense_or_depthwise(layer):
+        return None
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) != 1:
+        return None
+    if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
+        return None
+    for kinds, names in _attributes():
+        if isinstance(layer, kinds):
+            found: Any = getattr(layer, names[axis], None)
+            return int(found[0]) if isinstance(found, tuple) else None if found is None else int(found)
+    return None
 
 
 def unit_of(layer: "nn.Module") -> int:
@@ -183,13 +180,32 @@ def _kept(parameter: "torch.Tensor", kept: Sequence[int], axis: int) -> "nn.Para
     return nn.Parameter(part, requires_grad=parameter.requires_grad)
 
 
-def _convolutions() -> tuple[type["nn.Module"], ...]:
+def _attributes() -> tuple[tuple[Any, dict[str, str]], ...]:
+    """Return where a layer of each kind remembers its widths."""
+    from torch import nn
+
+    return (
+        (nn.Linear, {"out": "out_features", "in": "in_features"}),
+        (_convolutions(), {"out": "out_channels", "in": "in_channels"}),
+        (nn.Embedding, {"out": "embedding_dim", "in": ""}),
+        (nn.LayerNorm, dict.fromkeys(("out", "in"), "normalized_shape")),
+        (nn.PReLU, dict.fromkeys(("out", "in"), "num_parameters")),
+        (nn.GroupNorm, dict.fromkeys(("out", "in"), "num_channels")),
+        (_batch_norms(), dict.fromkeys(("out", "in"), "num_features")),
+    )
+
+
+def _is_dense_or_depthwise(layer: Any) -> bool:
+    return bool(layer.groups == 1 or layer.groups == layer.in_channels == layer.out_channels)
+
+
+def _convolutions() -> Any:
     from torch import nn
 
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _batch_norms() -> tuple[type["nn.Module"], ...]:
+def _batch_norms() -> Any:
     from torch import nn
 
     return (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -17,7 +17,7 @@ Sources: Li et al. 2017, arXiv:1608.08710 (magnitude); Molchanov et al. 2019, ar
 2021, arXiv:2108.00708 (Fisher information over coupled channels).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 Importance = Literal["magnitude", "taylor", "activation"]
 IMPORTANCES: tuple[Importance, ...] = ("magnitude", "taylor", "activation")
-
-Loss = "Callable[[torch.Tensor, slice], torch.Tensor]"
-"""Takes the module's answer to some rows of the inputs, and which rows; returns the sum of their losses."""
 
 Scores = dict[str, NDArray[np.float64]]
 """By group name, one number >= 0 per unit."""

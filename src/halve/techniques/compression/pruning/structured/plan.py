@@ -101,8 +101,7 @@ class _Search:
     ) -> None:
         self.table = table
         self.choices = {
-            group.name: tuple(w for w in table.candidates[group.name] if w < group.width) + (group.width,)
-            for group in groups
+            group.name: (*(w for w in table.candidates[group.name] if w < group.width), group.width) for group in groups
         }
         self.widths = {**fixed, **{group.name: group.width for group in groups}}
         # Importance lost at every number of units kept: the lowest scores go first.

@@ -1,4 +1,4 @@
-"""Structured pruning to a latency that is measured: groups, scores, table, plan, and the whole model timed until it fits.
+"""Structured pruning to a measured latency: groups, scores, table, plan, and the whole model timed until it fits.
 
     groups -> scores and latency table -> plan -> smaller module -> measured in its runtime -> plan again
 
