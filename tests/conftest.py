@@ -15,7 +15,6 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from halve.core.progress import Silent
 from halve.core import (
     Answerer,
     Deployment,
@@ -32,6 +31,7 @@ from halve.core import (
     Stage,
     Workload,
 )
+from halve.core.progress import Silent
 from halve.engines.recorded import RecordedEngine, save_recorded
 from halve.gate import drop_upper_bound
 from halve.levers.cascade import accepted_mask

@@ -115,7 +115,7 @@ class Key:
 
 
 def config_keys(kind: type[Any] = Config, prefix: str = "") -> Iterator[Key]:
-    """Yield every key of a config class and of the classes below it; `answerers` and `students` are described by `model`."""
+    """Yield every key of a config class and of those below it; `model` describes `answerers` and `students`."""
     hints = typing.get_type_hints(kind)
     below: list[tuple[type[Any], str]] = []
     for field in dataclasses.fields(kind):

@@ -13,8 +13,8 @@ import pytest
 
 import halve
 from halve.assembly.api import _wired
-from halve.core.progress import Silent
 from halve.core.documents import load_yaml
+from halve.core.progress import Silent
 from halve.core.stack import Stack
 from halve.errors import RunFolderError
 from halve.optimize import RunStore

@@ -4,10 +4,10 @@ import pytest
 
 from halve.assembly import entries
 from halve.assembly.config import LADDER, Config
-from halve.core.progress import Silent
 from halve.assembly.wiring import JOINT, LEVERS, baseline_stack, wire
 from halve.core import Lever, ServiceCurve
 from halve.core.documents import load_yaml
+from halve.core.progress import Silent
 from halve.errors import UserError
 from halve.techniques.compression.quantization import detect_hardware
 from halve.techniques.infrastructure.right_sizing import peak_replicas

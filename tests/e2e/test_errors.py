@@ -14,10 +14,10 @@ import yaml
 
 from halve.assembly import entries
 from halve.assembly.config import Config
-from halve.core.progress import Silent
 from halve.assembly.wiring import wire
 from halve.cli import main
 from halve.core.documents import load_yaml
+from halve.core.progress import Silent
 from halve.testing.tiny_service import config, points, write_service
 
 STOPPED = "stopped; what was measured is kept, run the same command again to resume"

@@ -3,7 +3,7 @@ import pytest
 from halve import chains
 from halve.levers.mixture_of_experts import ACTIVE, EXPERTS, MixtureOfExperts
 
-LAYERED = '''
+LAYERED = """
 import torch
 from torch import nn
 
@@ -11,7 +11,7 @@ from torch import nn
 def convolutional():
     torch.manual_seed(0)
     return nn.Sequential(nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)).eval()
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from halve.chains.pruned import SPECIFICATION_NAME
 from halve.levers.pruning import Pruning
 from halve.techniques.compression.pruning import RebuildSpecification
 
-
 RATIOS = (0.6,)
 
 WIDE = """

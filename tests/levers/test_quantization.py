@@ -6,10 +6,10 @@ import pytest
 
 from halve.assembly import entries
 from halve.assembly.config import Config
-from halve.core.progress import Silent
 from halve.assembly.wiring import wire
 from halve.core import Deployment, Gateway, ServiceCurve, Stack, Stage
 from halve.core.documents import load_yaml
+from halve.core.progress import Silent
 from halve.gate import PairedGate
 from halve.levers.quantization import KINDS, Quantization
 from halve.optimize import climb

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halve.assembly.gateway_profile import serve_command
-from halve.core.progress import Silent
 from halve.core import Acceptance, Deployment, Model, Stage
 from halve.core.documents import dump_yaml
+from halve.core.progress import Silent
 from halve.engines import engine
 from halve.errors import ReplayError
 from halve.measure.artifacts import adopt_files

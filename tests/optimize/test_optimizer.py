@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from halve.core.progress import Silent
 from halve.core import Rung
+from halve.core.progress import Silent
 from halve.gate import PairedGate
 from halve.optimize import Optimizer, Outcome
 from halve.testing.scripted import Script, ScriptedBench, ScriptedLever, scripted_stack

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from halve.core import Example, Payload
-from halve.errors import InvalidParameterError, WorkloadError
 from halve.core.hashing import payload_digest
+from halve.errors import InvalidParameterError, WorkloadError
 from halve.workload import split_examples
 
 texts = st.text(max_size=3)

@@ -78,7 +78,7 @@ class Lesson:
             raise WorkloadError("training must be given in the config to train anything. Got nothing.")
         return cls(
             teacher=teacher,
-            load=lambda: bench.load(teacher),
+            load=lambda: bench.load(teacher, threads=cores()),
             training=training,
             caches=bench.workspace("teachers"),
             workspace=bench.workspace,
@@ -166,11 +166,16 @@ def all_cores() -> "Iterator[None]":
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _log_probabilities(answerer: Answerer, payloads: "Sequence[Payload]", owner: str) -> NDArray[np.float32]:

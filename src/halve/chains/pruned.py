@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from halve.techniques.compression.distillation import Recipe
-    from halve.techniques.compression.pruning import RebuildSpecification
+    from halve.techniques.compression.pruning import Importance, RebuildSpecification
 
 SPECIFICATION_NAME = "pruned.json"
 IMPORTANCE_ROWS = 256
@@ -29,8 +29,8 @@ def write_pruned(
     target_latency_ratio: float,
     recipe: "Recipe",
     name: str,
-    importance: str = "taylor",
-) -> "RebuildSpecification":
+    importance: "Importance" = "taylor",
+) -> None:
     """Prune the teacher itself, let it learn from what it was, and write the smaller model.
 
     Files: `model.onnx`, `weights.safetensors`, `pruned.json` (how to rebuild the module from its parent's) and
@@ -64,11 +64,10 @@ def write_pruned(
     record = started(lesson).with_step(cut).with_step(distillation_step(lesson, cache, recipe, done))
     (folder / SPECIFICATION_NAME).write_text(specification.to_json())
     write_module(folder, module, inputs, record=record)
-    return specification
 
 
 def _cut(
-    parent: "nn.Module", inputs: Inputs, *, lesson: Lesson, ratio: float, importance: str, name: str
+    parent: "nn.Module", inputs: Inputs, *, lesson: Lesson, ratio: float, importance: "Importance", name: str
 ) -> "tuple[nn.Module, RebuildSpecification, dict[str, float]]":
     """Return the pruned module; after a kill -9 with the widths that were chosen before, as timings never repeat."""
     kept = lesson.workspace(f"pruning-{name}") / SPECIFICATION_NAME
