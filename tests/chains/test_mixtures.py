@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,12 +8,28 @@ from halve.errors import ModelError
 from halve.techniques.compression.mixture_of_experts import Specification
 
 
-def feed_forward(neurons):
+class Encoder(nn.Module):
+    """A block over tokens, mean, classes: a feed-forward sees every token of a batch at once."""
+
+    def __init__(self, neurons):
+        super().__init__()
+        self.up = nn.Linear(8, 64)
+        self.block = nn.Sequential(nn.Linear(64, neurons), nn.ReLU(), nn.Linear(neurons, 64))
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, inputs):
+        tokens = self.up(inputs)
+        return self.head((tokens + self.block(tokens)).mean(dim=1))
+
+
+def encoder(neurons):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, neurons), nn.ReLU(), nn.Linear(neurons, 3)
-        ).eval()  # fmt: skip
+        return Encoder(neurons).eval()
+
+
+def sequences(*, tokens):
+    return list(np.random.default_rng(0).standard_normal((40, tokens, 8)).astype(np.float32))
 
 
 def convert(folder, lesson, **sizes):
@@ -22,7 +39,7 @@ def convert(folder, lesson, **sizes):
 def test_a_mixture_that_is_no_faster_is_not_written(make_lesson, tmp_path):
     """All experts are asked: every product is computed, and gathering comes on top."""
     (tmp_path / "out").mkdir()
-    lesson = make_lesson(64, module=feed_forward(64), epochs=1)
+    lesson = make_lesson(payloads=sequences(tokens=4), module=encoder(64), epochs=1)
     with pytest.raises(ModelError, match=r"4 of 4 experts compute .* no faster here: .* no memory is saved"):
         convert(tmp_path / "out", lesson, experts=4, active=4)
     assert list((tmp_path / "out").iterdir()) == []
@@ -36,7 +53,8 @@ def test_a_module_without_feed_forwards_is_refused(make_lesson, tmp_path):
 
 def test_a_mixture_that_pays_is_written_with_how_to_rebuild_it(make_lesson, tmp_path):
     (tmp_path / "out").mkdir()
-    convert(tmp_path / "out", make_lesson(64, module=feed_forward(8192), epochs=1), experts=16, active=1)
+    lesson = make_lesson(payloads=sequences(tokens=32), module=encoder(1024), epochs=1)
+    convert(tmp_path / "out", lesson, experts=16, active=1)
     names = ["mixture.json", "model.onnx", "recipe.json", "weights.safetensors"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     record = read_record(tmp_path / "out")

@@ -13,7 +13,7 @@ from halve.assembly.lessons import Given, Judge, Parts, Promise, in_parts, read_
 from halve.assembly.made import MadeModel, finished, write_chain
 from halve.assembly.staging import Staged, stage
 from halve.assembly.students import OpenedStudent, open_student
-from halve.core import Augment, Progress
+from halve.core import Augment, Progress, TrainingSet
 from halve.core.progress import Silent
 from halve.demo.training import cache_folder
 from halve.errors import InvalidParameterError
@@ -93,9 +93,7 @@ def distill(  # noqa: PLR0913 - a verb for users: every choice is a keyword of i
     wished(Recipe(epochs=1, learning_rate=1e-3), wishes)  # refuses numbers before the teacher is asked
     with entries.importable(Path.cwd()), tempfile.TemporaryDirectory(prefix="halve-") as scratch:
         training = read_training(data, payload=payload, label=label, labels=labels, augment=augment)
-        reads: dict[str, Any] = {"tokenizer": None, "max_tokens": max_tokens}
-        if isinstance(training.payloads[0], str):
-            reads["tokenizer"] = tokenizer
+        reads = reading(training, tokenizer=tokenizer, max_tokens=max_tokens)
         source = stage(teacher, folder_in(scratch, "teacher"), field="teacher", endpoints=True, **reads)
         parts = in_parts(training, share=hold_out)
         lesson = lesson_of(source, parts, target, promise=promise, seed=seed, progress=progress or Silent())
@@ -121,6 +119,15 @@ def new_target(out: str | Path) -> Path:
     if target.exists():
         raise InvalidParameterError("out", rule="a folder that does not exist yet", value=str(target))
     return target
+
+
+def reading(training: TrainingSet, *, tokenizer: str | Path | None, max_tokens: int) -> dict[str, Any]:
+    """Return how the payloads are read, for `stage`; InvalidParameterError if texts have no tokenizer."""
+    if not isinstance(training.payloads[0], str):
+        return {"tokenizer": None, "max_tokens": max_tokens}
+    if tokenizer is None:
+        raise InvalidParameterError("tokenizer", rule="given for texts", value=None)
+    return {"tokenizer": tokenizer, "max_tokens": max_tokens}
 
 
 def folder_in(scratch: str | Path, name: str) -> Path:

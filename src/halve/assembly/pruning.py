@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from halve import chains
 from halve.assembly import entries
-from halve.assembly.distilling import folder_in, lesson_of, new_target, wished
+from halve.assembly.distilling import folder_in, lesson_of, new_target, reading, wished
 from halve.assembly.lessons import Given, Promise, in_parts, read_training
 from halve.assembly.made import MadeModel, finished, write_chain
 from halve.assembly.staging import stage
@@ -73,9 +73,7 @@ def prune(  # noqa: PLR0913 - a verb for users: every choice is a keyword of its
     wished(Recipe(epochs=1, learning_rate=1e-3), wishes)  # refuses numbers before the model is asked
     with entries.importable(Path.cwd()), tempfile.TemporaryDirectory(prefix="halve-") as scratch:
         training = read_training(data, payload=payload, label=label, labels=labels, augment=augment)
-        reads: dict[str, Any] = {"tokenizer": None, "max_tokens": max_tokens}
-        if isinstance(training.payloads[0], str):
-            reads["tokenizer"] = tokenizer
+        reads = reading(training, tokenizer=tokenizer, max_tokens=max_tokens)
         source = stage(model, folder_in(scratch, "model"), **reads)
         parts = in_parts(training, share=hold_out)
         lesson = lesson_of(source, parts, target, promise=promise, seed=seed, progress=progress or Silent())

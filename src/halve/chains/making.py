@@ -9,7 +9,7 @@ from halve.chains.files import write_integers
 from halve.chains.lesson import Inputs
 from halve.chains.record import Scalar
 from halve.core import Bench, BuildModel, Model, Recipe, TensorAnswerer
-from halve.errors import MissingExtraError, ModelError
+from halve.errors import InvalidParameterError, MissingExtraError, ModelError
 from halve.techniques.compression import quantization
 
 INTEGERS = "int8"
@@ -69,7 +69,7 @@ class Maker:
     def _made(self, wanted: Model, build: BuildModel) -> Model | None:
         try:
             return self.bench.make_model(wanted, build=build)
-        except (ModelError, MissingExtraError) as error:
+        except (ModelError, MissingExtraError, InvalidParameterError) as error:
             self.problems[wanted.name] = f"{wanted.name} could not be made: {str(error).rstrip('.')}"
             return None
 

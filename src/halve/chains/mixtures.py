@@ -18,7 +18,16 @@ SPECIFICATION_NAME = "mixture.json"
 CALIBRATION_ROWS, TIMED_ROWS = 512, 32
 
 
-def write_mixture(folder: Path, *, lesson: Lesson, experts: int, active: int, recipe: "Recipe", name: str) -> None:
+def write_mixture(  # noqa: PLR0913 - sizes of a mixture, and what a training needs
+    folder: Path,
+    *,
+    lesson: Lesson,
+    experts: int,
+    active: int,
+    recipe: "Recipe",
+    name: str,
+    shared_neurons_share: float = 0.0,
+) -> None:
     """Convert the teacher, let it learn from what it was, and write it.
 
     It is timed before it is trained: where gathering tokens costs more than the skipped experts save, nothing is
@@ -30,6 +39,7 @@ def write_mixture(folder: Path, *, lesson: Lesson, experts: int, active: int, re
         experts, active: Per feed-forward, and how many a token visits.
         recipe: Of the recovery.
         name: Of the checkpoints.
+        shared_neurons_share: Of the neurons, those that every token visits, in [0, 1).
 
     Raises:
         ModelError: If it has no dense feed-forward, cannot be exported, or is no faster here.
@@ -40,7 +50,14 @@ def write_mixture(folder: Path, *, lesson: Lesson, experts: int, active: int, re
         inputs = teacher.inputs(lesson.training.payloads)
     sample = first_rows(inputs, CALIBRATION_ROWS)
     with all_cores(), lesson.progress.task(f"splitting {lesson.teacher.name}", total=1) as advance:
-        converted = mixture_of_experts.convert(parent, sample, experts=experts, active=active, seed=lesson.seed)
+        converted = mixture_of_experts.convert(
+            parent,
+            sample,
+            experts=experts,
+            active=active,
+            shared_neurons_share=shared_neurons_share,
+            seed=lesson.seed,
+        )
         advance()
     account = mixture_of_experts.account(converted.module, first_rows(inputs, TIMED_ROWS))
     share = account.active_flops / account.dense_flops
@@ -55,7 +72,7 @@ def write_mixture(folder: Path, *, lesson: Lesson, experts: int, active: int, re
     done = taught(converted.module, inputs, lesson=lesson, cache=cache, recipe=recipe, name=name)
     step = ChainStep(
         technique="mixture_of_experts",
-        parameters={"experts": experts, "active": active},
+        parameters={"experts": experts, "active": active, "shared_neurons_share": shared_neurons_share},
         figures={
             "active_flops_ratio": share,
             "seconds_ratio": seconds["mixture"] / seconds["dense"],

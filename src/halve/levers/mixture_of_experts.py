@@ -6,8 +6,8 @@ from functools import partial
 from halve import chains
 from halve.core import Bench, Change, Stack
 
-EXPERTS, ACTIVE = 16, 7
-"""Per feed-forward: with the router about half of the operations."""
+EXPERTS, ACTIVE, SHARED = 8, 2, 0.328
+"""Per feed-forward, and the share of neurons that every token visits: with the router half of the operations."""
 
 
 class MixtureOfExperts:
@@ -29,9 +29,15 @@ class MixtureOfExperts:
             name,
             parent=bench.baseline,
             reads=bench.baseline,
-            parameters={"experts": EXPERTS, "active": ACTIVE, **chains.shown(recipe)},
+            parameters={"experts": EXPERTS, "active": ACTIVE, "shared": SHARED, **chains.shown(recipe)},
             build=partial(
-                chains.write_mixture, lesson=lesson, experts=EXPERTS, active=ACTIVE, recipe=recipe, name=name
+                chains.write_mixture,
+                lesson=lesson,
+                experts=EXPERTS,
+                active=ACTIVE,
+                shared_neurons_share=SHARED,
+                recipe=recipe,
+                name=name,
             ),
         )
         for model in made:

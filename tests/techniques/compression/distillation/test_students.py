@@ -16,7 +16,7 @@ from halve.techniques.compression.quantization import export_onnx
 
 SIZES = {"vocabulary": 40, "classes": 4, "width": 16, "special": (1, 2)}
 STUDENTS = {
-    "ngrams": lambda: NgramStudent(**SIZES, ngram_rows=512),
+    "ngrams": lambda: NgramStudent(**SIZES, ngram_rows=512, hidden=0),
     "ngrams with a perceptron": lambda: NgramStudent(**SIZES, ngram_rows=512, hidden=24, dropout=0.1),
     "convolution": lambda: ConvolutionStudent(vocabulary=40, classes=4, width=16, channels=24, hidden=24),
     "static": lambda: StaticEmbeddingStudent(**SIZES, hidden=24),

@@ -19,7 +19,7 @@ class NgramStudent(nn.Module):
         h = (sum of word rows + sum of n-gram rows) / sqrt(number of rows)
         logits = W h + b + V relu(U norm(h))
 
-    The second term, a small perceptron, is there with `hidden`.
+    The last term, a small perceptron, is there with `hidden`.
 
     Args:
         vocabulary: Number of word pieces, >= 1.
@@ -27,7 +27,7 @@ class NgramStudent(nn.Module):
         width: Length of a row.
         ngrams: Offsets; see `ngrams`.
         ngram_rows: Rows of the table that all n-grams share.
-        hidden: Width of the perceptron; 0 for none.
+        hidden: Width of the perceptron; 0 for none, which costs points where there are many classes.
         special: Ids that are no words, such as [CLS] and [SEP]; they still mark the ends in n-grams.
         word_dropout, ngram_dropout, dropout: Shares of words, n-grams and sums left out of a training step.
     """
@@ -42,11 +42,11 @@ class NgramStudent(nn.Module):
         width: int = 128,
         ngrams: tuple[tuple[int, ...], ...] = NGRAMS,
         ngram_rows: int = 2**16,
-        hidden: int = 0,
+        hidden: int = 512,
         special: Sequence[int] = (),
-        word_dropout: float = 0.2,
-        ngram_dropout: float = 0.3,
-        dropout: float = 0.2,
+        word_dropout: float = 0.1,
+        ngram_dropout: float = 0.2,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         check_ngrams(ngrams)

@@ -7,7 +7,7 @@ either kept or set to zero, and what that changes in the output is undone as far
     e = (W_ij - kept) / U_jj                W_i,k -= e U_jk   for k > j
 
 Masks are chosen for a block of columns at once, by the scores when the block is reached: the lowest share of the block
-over all rows, or the n best of every m columns in each row. A feature that is always 0 has H_jj = 0; its weights
+over all rows, or the n best of m columns in each row. A feature that is always 0 has H_jj = 0; its weights
 go first and change nothing.
 
 It beats magnitude where inputs are correlated. Where they are not, H is diagonal and it is Wanda.
@@ -49,7 +49,7 @@ def sparse_gpt(
         products: X X^T, summed over the calibration vectors, (in, in).
         sparsity: Share of the weights that go, 0 to 1, to within one weight.
         n_of_m: Instead: (n, m), n of every m inputs stay; m divides the inputs.
-        block: Columns whose mask is chosen at once, >= 1; rounded up to a multiple of m.
+        block: Columns whose mask is chosen at once, >= 1; m with `n_of_m`.
         damping: Added to the diagonal, as a share of its mean, > 0.
 
     Raises:
@@ -65,7 +65,7 @@ def sparse_gpt(
     if block < 1 or not damping > 0:
         raise InvalidParameterError("block and damping", rule="at least 1 and above 0", value=(block, damping))
     if n_of_m is not None:
-        block = -(-block // n_of_m[1]) * n_of_m[1]
+        block = n_of_m[1]  # Each m columns are chosen by what the corrections made of them.
     rows, dead, upper = weight.detach().double().clone(), products.diagonal() == 0, _upper(products, damping)
     rows[:, dead] = 0
     gone = 0

@@ -85,7 +85,7 @@ def remove_blocks(module: "nn.Module", blocks: Sequence[Block]) -> "nn.Module":
         if not block.name or block.name not in names:
             raise ModelError(f"the module has no block {block.name!r} to remove.")
         owner, _, last = block.name.rpartition(".")
-        setattr(model.get_submodule(owner), last, Passthrough(returns_tuple=block.returns_tuple))
+        setattr(model.get_submodule(owner), last, Passthrough(names[block.name], returns_tuple=block.returns_tuple))
     return model
 
 

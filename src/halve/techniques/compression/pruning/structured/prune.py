@@ -163,7 +163,7 @@ def _one_step(work: _Work, before: Pruned, table: LatencyTable, *, target: float
     fixed = {group.name: group.after for group in before.groups}
     share, best, lowest, seen = target, None, 1.0, set[tuple[int, ...]]()
     for number in range(MOST_ROUNDS):
-        plan = _planned(groups, scores, table, share=share, fixed=fixed, has_fit=best is not None)
+        plan = _planned(groups, scores, table, share=share, fixed=fixed, is_first=not seen)
         if plan is None or tuple(plan.widths.values()) in seen:
             break
         seen.add(tuple(plan.widths.values()))
@@ -188,15 +188,15 @@ def _planned(
     *,
     share: float,
     fixed: Mapping[str, int],
-    has_fit: bool,
+    is_first: bool,
 ) -> Plan | None:
-    """Return the plan, or None if there is none for this share and something else fits already."""
+    """Return the plan, or None if the table knows none for this share and others have been measured."""
     try:
         return plan_widths(groups, scores, table, target_ratio=share, fixed=fixed)
     except ModelError:
-        if has_fit:
-            return None
-        raise
+        if is_first:
+            raise
+        return None
 
 
 def _carried_out(work: _Work, before: Pruned, plan: Plan, groups: tuple[Group, ...]) -> Pruned:

@@ -1,10 +1,11 @@
 """The deployed runtime, ONNX Runtime on one thread of the CPU: what a model costs here, alone and beside others."""
 
 import io
+import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +99,7 @@ def exported(module: "nn.Module", inputs: Inputs) -> bytes:
         for array in rows.values()
     )
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with _quiet():
             program = torch.onnx.export(
                 module.eval(),
                 tuple(tensors(rows)),
@@ -137,6 +137,20 @@ def seconds_in_onnxruntime(inputs: Inputs, *, batch_size: int = 1, timer: Timer 
         return {name: float(np.median(found[name])) for name in modules}
 
     return seconds_of
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the exporter says about its own insides; why it failed is in what it raises."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed"
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _repeats(action: Callable[[], object], clock: Callable[[], float]) -> int:

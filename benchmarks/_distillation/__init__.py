@@ -1,0 +1,1 @@
+"""The teachers and the trainings behind `benchmarks.distillation`."""

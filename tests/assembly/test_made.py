@@ -1,0 +1,99 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from halve import chains
+from halve.assembly.lessons import Promise
+from halve.assembly.made import finished, write_chain
+from halve.assembly.staging import stage
+from halve.core.progress import Silent
+from halve.gate import compare
+from halve.testing.tiny_service import linear, teacher, training_points
+from halve.workload import training_set
+
+INPUTS, CLASSES = training_points()
+PROMISE = Promise(drop_at_most=0.03, confidence=0.95)
+
+
+def new(path):
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A staged teacher, a lesson of payloads that nothing has seen, and a folder with a chain's files."""
+    source = stage(teacher(), new(tmp_path / "teacher"))
+    lesson = chains.Lesson(
+        teacher=source.model,
+        load=source.load,
+        training=training_set(list(INPUTS[:300]), list(CLASSES[:300])),
+        caches=tmp_path / "teachers",
+        workspace=lambda name: tmp_path / name,
+        seed=4,
+        progress=Silent(),
+    )
+    record = chains.ChainRecord(
+        parent="Sequential",
+        parent_fingerprint=source.model.fingerprint,
+        training_sha256="0",
+        n_training=1,
+        seed=4,
+        steps=(chains.ChainStep(technique="distillation"),),
+    )
+    fp32 = new(tmp_path / "fp32")
+    chains.write_module(fp32, linear(), {"input": INPUTS[:64]}, record=record)
+    (fp32 / "pruned.json").write_text("{}")
+    return SimpleNamespace(source=source, lesson=lesson, fp32=fp32, folder=new(tmp_path / "linear-made"))
+
+
+def test_a_chain_in_fp32_is_copied_with_the_tokenizer(work, tmp_path):
+    (tmp_path / "pieces.json").write_text("{}")
+    write_chain(work.folder, fp32=work.fp32, calibration=None, tokenizer=tmp_path / "pieces.json")
+    names = ["model.onnx", "pruned.json", "recipe.json", "tokenizer.json", "weights.safetensors"]
+    assert sorted(path.name for path in work.folder.iterdir()) == names
+    for path in work.fp32.iterdir():
+        assert (work.folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_integers_take_the_place_of_the_model_and_add_to_its_record(work):
+    write_chain(work.folder, fp32=work.fp32, calibration={"input": INPUTS[:64]}, tokenizer=None)
+    names = ["manifest.json", "model.onnx", "pruned.json", "recipe.json", "weights.safetensors"]
+    assert sorted(path.name for path in work.folder.iterdir()) == names
+    assert chains.read_record(work.folder).chain == "distillation > quantization"
+    assert (work.folder / "model.onnx").read_bytes() != (work.fp32 / "model.onnx").read_bytes()
+    assert json.loads((work.folder / "manifest.json").read_text())["schema"] == "halve.quantized/1"
+
+
+def test_a_finished_model_is_compared_and_timed(work):
+    import torch
+
+    write_chain(work.folder, fp32=work.fp32, calibration=None, tokenizer=None)
+    made = finished(work.folder, teacher=work.source, reads=work.source.model, lesson=work.lesson, promise=PROMISE)
+    right = []
+    with torch.inference_mode():
+        for module in (teacher(), linear()):
+            right.append((module(torch.from_numpy(INPUTS[:300])).argmax(1).numpy() == CLASSES[:300]).astype(float))
+    assert made.drop == compare(*right, margin=0.03, confidence=0.95)
+    assert made.judged_by == "labels"
+    assert made.speed_ratio > 0
+    assert made.record == chains.read_record(work.folder)
+    model = made.model
+    assert (model.name, model.engine, model.entry, model.parent) == ("linear-made", "onnxruntime", None, "Sequential")
+    assert model.recipe.technique == "distillation"
+    assert model.recipe.parameters == {"chain": "distillation", "seed": 4}
+    assert {file.path for file in model.files} == {path.name for path in work.folder.iterdir()}
+
+
+def test_without_labels_the_teacher_never_errs(work):
+    from dataclasses import replace
+
+    write_chain(work.folder, fp32=work.fp32, calibration=None, tokenizer=None)
+    lesson = replace(work.lesson, training=training_set(list(INPUTS[:100])))
+    made = finished(work.folder, teacher=work.source, reads=work.source.model, lesson=lesson, promise=PROMISE)
+    assert made.judged_by == "the teacher's answers"
+    assert made.drop.baseline == 1.0
+    assert 0.5 < made.drop.candidate < 1
+    assert np.isfinite(made.drop.upper_bound)
