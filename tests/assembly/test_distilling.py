@@ -126,7 +126,7 @@ def test_the_search_finds_numbers_that_stand_in_the_record(tmp_path):
         ({"quality_drop_at_most": 0.0}, InvalidParameterError, "quality_drop_at_most must be in"),
         ({"teacher": "absent.onnx"}, InvalidParameterError, r"teacher must be .* endpoint's \.json file"),
         ({"student": "absent.onnx"}, InvalidParameterError, "student must be"),
-        ({"student": "ngrams"}, InvalidParameterError, "ngrams only where payloads are texts"),
+        ({"student": "ngrams"}, InvalidParameterError, "a network of yours where payloads are no texts"),
         ({"student": "absent:student"}, ModelError, "absent"),
         ({"data": []}, WorkloadError, r"must hold at least 1 row\. Got 0"),
         ({"data": "absent.npz"}, WorkloadError, r"absent\.npz must be a file"),

@@ -92,7 +92,7 @@ def test_ngrams_read_what_the_teacher_reads_and_learn_from_variations(opened, pi
     assert (found.folder / "tokenizer.json").read_bytes() == pieces.read_bytes()
     assert list(found.lesson.training.payloads)[: len(given)] == given
     assert len(found.lesson.training) > len(given)
-    assert found.recipe == chains.ngram_recipe(found.lesson)
+    assert found.recipe == chains.text_recipe(found.lesson, "ngrams")
     student = found.make()
     assert list(student.read(given[:2])) == ["input_ids", "attention_mask"]
     assert student.module.words.weight.shape[0] == 32
@@ -107,7 +107,10 @@ def test_ngrams_of_a_file_start_without_vectors(opened, pieces, tmp_path):
 
 def test_a_file_cannot_be_trained(opened, tmp_path):
     export_onnx(untrained(), {"input": INPUTS[:8]}, tmp_path / "small.onnx")
-    with pytest.raises(InvalidParameterError, match=r"student must be module:function returning .*, or ngrams\. Got"):
+    with pytest.raises(
+        InvalidParameterError,
+        match=r"student must be module:function returning .*, or one of convolution, ngrams\. Got",
+    ):
         opened(tmp_path / "small.onnx")
 
 
@@ -117,7 +120,7 @@ def test_a_student_that_is_not_there_is_named(opened):
 
 
 def test_tensors_have_no_ngrams(opened):
-    with pytest.raises(InvalidParameterError, match=r"student must be ngrams only where payloads are texts"):
+    with pytest.raises(InvalidParameterError, match=r"student must be a network of yours where payloads are no texts"):
         opened("ngrams")
 
 

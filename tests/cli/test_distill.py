@@ -113,11 +113,14 @@ def test_texts_become_tables(folder, halve):
     ("changes", "sentence"),
     [
         (("-o", "."), "out must be a folder that does not exist yet"),
-        (("--student", "points.npz"), "student must be module:function returning a torch module, or ngrams"),
+        (
+            ("--student", "points.npz"),
+            "student must be module:function returning a torch module, or one of convolution, ngrams",
+        ),
         (("--teacher", "absent.onnx"), "teacher must be an ONNX file, an endpoint's .json file, or module:function"),
         (("--payload", "nope"), "points.npz must have a column 'nope'"),
         (("--label", "nope"), "points.npz must have a column 'nope'"),
-        (("--student", "ngrams"), "student must be ngrams only where payloads are texts. Got"),
+        (("--student", "ngrams"), "student must be a network of yours where payloads are no texts. Got"),
         (("--alpha", "1.5"), "alpha must be in [0, 1]. Got 1.5"),
         (("--temperature", "0"), "temperature must be in (0, 100]. Got 0.0"),
         (("--hold-out", "1.5"), "hold_out must be in (0, 1). Got 1.5"),

@@ -59,7 +59,8 @@ def distill(  # noqa: PLR0913 - a verb for users: every choice is a keyword of i
     Args:
         teacher: An ONNX file, `module:function` returning a torch module, the module itself, or the .json file of an
             OpenAI-compatible endpoint.
-        student: `module:function` returning an untrained torch module, the module itself, or `ngrams` for texts.
+        student: `module:function` returning an untrained torch module, the module itself, or, for texts, `convolution`
+            (nearer to the teacher) or `ngrams` (cheaper).
         data: Inputs like the requests to come; labels are welcome and not needed.
         out: Folder to write; it must not exist yet.
         temperature, alpha: T of the softened answers, and the weight of the teacher's part of the loss: 1 never looks

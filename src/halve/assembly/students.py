@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from halve.techniques.compression.distillation import Recipe
 
-NGRAMS = "ngrams"
-
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedStudent:
@@ -27,7 +25,7 @@ class OpenedStudent:
         make: Returns it untrained, the same each time.
         reads: Whose preprocessing it has; paths are relative to `folder`.
         folder: Where its tokenizer lies, if it reads texts.
-        lesson: What it is taught: for ngrams with variations of the texts.
+        lesson: What it is taught: for texts with variations of the texts.
         recipe: How its kind is trained unless the user says otherwise.
     """
 
@@ -50,7 +48,7 @@ def open_student(
     """Return the student that a name stands for.
 
     Args:
-        given: `module:function` returning a torch module, the module itself, or `ngrams`.
+        given: `module:function` returning a torch module, the module itself, `convolution` or `ngrams`.
         folder: Exists and is empty: its files go there.
         source: The teacher.
         lesson: What it teaches.
@@ -59,11 +57,11 @@ def open_student(
     Raises:
         InvalidParameterError: If it is a file: a file cannot be trained.
     """
-    if given == NGRAMS:
-        return _ngrams(source, lesson)
+    if given in chains.TEXT_STUDENTS:
+        return _for_texts(given, source, lesson)
     staged = stage(given, folder, tokenizer=tokenizer, max_tokens=max_tokens, field="student")
     if staged.model.engine != "torch":
-        rule = f"module:function returning a torch module, or {NGRAMS}"
+        rule = f"module:function returning a torch module, or one of {', '.join(chains.TEXT_STUDENTS)}"
         raise InvalidParameterError("student", rule=rule, value=str(given))
 
     def make() -> chains.Student:
@@ -75,9 +73,9 @@ def open_student(
     )
 
 
-def _ngrams(source: Staged, lesson: chains.Lesson) -> OpenedStudent:
+def _for_texts(kind: chains.TextStudent, source: Staged, lesson: chains.Lesson) -> OpenedStudent:
     if not isinstance(lesson.training.payloads[0], str):
-        raise InvalidParameterError("student", rule=f"{NGRAMS} only where payloads are texts", value="tensors")
+        raise InvalidParameterError("student", rule="a network of yours where payloads are no texts", value=kind)
     read = preparation(source.model, {file.path: source.folder / file.path for file in source.model.files})
     tokenizer = chains.tokenizer_of(source.model, source.folder)
     answerer = source.load()
@@ -87,9 +85,9 @@ def _ngrams(source: Staged, lesson: chains.Lesson) -> OpenedStudent:
         answerer.close()
     wider = chains.with_variations(lesson, tokenizer=tokenizer, vectors=vectors)
     return OpenedStudent(
-        make=lambda: chains.ngram_student(wider, tokenizer=tokenizer, vectors=vectors, read=read),
+        make=lambda: chains.text_student(kind, wider, tokenizer=tokenizer, vectors=vectors, read=read),
         reads=source.model,
         folder=source.folder,
         lesson=wider,
-        recipe=chains.ngram_recipe(wider),
+        recipe=chains.text_recipe(wider, kind),
     )

@@ -4,14 +4,23 @@ from halve.chains.files import CALIBRATION_ROWS, batches_of, first_rows, seconds
 from halve.chains.lesson import HeldOut, Inputs, Lesson, all_cores, module_of
 from halve.chains.making import Maker
 from halve.chains.mixtures import write_mixture
-from halve.chains.ngrams import ngram_student, tokenizer_of, with_variations, word_vectors, write_ngrams
 from halve.chains.pruned import write_pruned
-from halve.chains.recipes import ngram_recipe, recovery_recipe, shown, student_recipe
+from halve.chains.recipes import recovery_recipe, shown, student_recipe, text_recipe
 from halve.chains.record import ChainRecord, ChainStep, read_record
 from halve.chains.students import Student, searched, taught, write_student
+from halve.chains.texts import (
+    TEXT_STUDENTS,
+    TextStudent,
+    text_student,
+    tokenizer_of,
+    with_variations,
+    word_vectors,
+    write_text_student,
+)
 
 __all__ = [
     "CALIBRATION_ROWS",
+    "TEXT_STUDENTS",
     "ChainRecord",
     "ChainStep",
     "HeldOut",
@@ -19,12 +28,11 @@ __all__ = [
     "Lesson",
     "Maker",
     "Student",
+    "TextStudent",
     "all_cores",
     "batches_of",
     "first_rows",
     "module_of",
-    "ngram_recipe",
-    "ngram_student",
     "read_record",
     "recovery_recipe",
     "searched",
@@ -32,13 +40,15 @@ __all__ = [
     "shown",
     "student_recipe",
     "taught",
+    "text_recipe",
+    "text_student",
     "tokenizer_of",
     "with_variations",
     "word_vectors",
     "write_integers",
     "write_mixture",
     "write_module",
-    "write_ngrams",
     "write_pruned",
     "write_student",
+    "write_text_student",
 ]

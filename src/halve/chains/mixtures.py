@@ -18,7 +18,7 @@ SPECIFICATION_NAME = "mixture.json"
 CALIBRATION_ROWS, TIMED_ROWS = 512, 32
 
 
-def write_mixture(  # noqa: PLR0913 - sizes of a mixture, and what a training needs
+def write_mixture(
     folder: Path,
     *,
     lesson: Lesson,

@@ -9,13 +9,15 @@ from halve.cli.training_options import names_of, training_options
 
 EXAMPLES = (
     "halve distill --teacher model:teacher --student model:small --data train.npz --payload images -o student",
-    "halve distill --teacher big.onnx --student ngrams --data log.jsonl --payload text --tokenizer tokenizer.json -o s",
+    "halve distill --teacher big.onnx --student ngrams --data log.jsonl --payload text --tokenizer tokenizer.json -o out",
 )
 
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.option("--teacher", required=True, help="ONNX file, module:function, or an endpoint's .json file.")
-@click.option("--student", required=True, help="module:function returning an untrained torch module, or ngrams.")
+@click.option(
+    "--student", required=True, help="module:function (an untrained torch module); for texts: convolution, ngrams."
+)
 @click.option("--temperature", type=float, default=None, help="T of the softened answers; by kind if not given.")
 @click.option("--alpha", type=float, default=None, help="Weight of the teacher's part of the loss, in [0, 1].")
 @click.option("--search", is_flag=True, help="Look for temperature and alpha by successive halving.")

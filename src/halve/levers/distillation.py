@@ -53,14 +53,15 @@ class Distillation:
                 parameters={"student": given.fingerprint[:12], **chains.shown(recipe)},
                 build=partial(_train_given, bench, given, lesson),
             )
-        if bench.baseline.preprocess.kind == "wordpiece":
+        for kind in chains.TEXT_STUDENTS if bench.baseline.preprocess.kind == "wordpiece" else ():
+            name = f"{bench.baseline.name}-{kind}"
             yield from maker.make(
-                f"{bench.baseline.name}-ngrams",
+                name,
                 parent=bench.baseline,
                 reads=bench.baseline,
-                parameters=chains.shown(chains.ngram_recipe(lesson)),
-                build=partial(chains.write_ngrams, bench=bench, lesson=lesson, name=f"{bench.baseline.name}-ngrams"),
-            )[:1]  # table look-ups: integers save nothing
+                parameters={"student": kind, **chains.shown(chains.text_recipe(lesson, kind))},
+                build=partial(chains.write_text_student, kind=kind, bench=bench, lesson=lesson, name=name),
+            )[:1]  # nearly all of it is look-ups: integers save nothing
 
     def _first(self, stack: Stack, bench: Bench, student: Model) -> Iterator[Change]:
         quick, dear = bench.outcomes(student), bench.outcomes(stack.models[-1])

@@ -1,18 +1,18 @@
-"""A student for texts out of tables: words and hashed n-grams of the teacher's own word pieces.
+"""Students for texts over the teacher's own word pieces: convolutions over words, or tables of words and n-grams.
 
-Its inputs are the data's texts and variations of them, which need nothing but the teacher's answer.
+Their inputs are the data's texts and variations of them, which need nothing but the teacher's answer.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from halve.chains.lesson import Lesson
-from halve.chains.recipes import ngram_recipe
+from halve.chains.recipes import text_recipe
 from halve.chains.students import ReadInputs, Student, write_student
 from halve.core import Bench, Model, TensorAnswerer
 from halve.core.hashing import payload_hash
@@ -22,7 +22,15 @@ from halve.techniques.compression import distillation
 if TYPE_CHECKING:
     import torch
 
-VARIATIONS_PER_TEXT = 3
+TextStudent = Literal["convolution", "ngrams"]
+TEXT_STUDENTS: tuple[TextStudent, ...] = get_args(TextStudent)
+
+WIDTH = 128
+"""Of a word's vector, if the teacher's is no narrower."""
+
+NGRAM_OPTIONS: dict[str, Any] = {"hidden": 512, "word_dropout": 0.1, "ngram_dropout": 0.2, "dropout": 0.1}
+
+VARIATIONS_PER_TEXT = 4
 """Texts made of each given one."""
 
 MOST_VARIATIONS = 60_000
@@ -30,20 +38,23 @@ WHOLE_WORDS = 12_000
 """Words of the data that get neighbours: the most frequent ones."""
 
 
-def write_ngrams(folder: Path, *, bench: Bench, lesson: Lesson, name: str) -> None:
-    """Train the tables on a run's data and write them; see `write_student`."""
+def write_text_student(folder: Path, *, kind: TextStudent, bench: Bench, lesson: Lesson, name: str) -> None:
+    """Train a text student on a run's data and write it; see `write_student`."""
     with lesson.opened() as teacher:
         tokenizer = tokenizer_of(lesson.teacher, bench.model_folder(lesson.teacher))
         vectors = word_vectors(teacher)
         wider = with_variations(lesson, tokenizer=tokenizer, vectors=vectors)
-        student = ngram_student(wider, tokenizer=tokenizer, vectors=vectors, read=teacher.inputs)
-    write_student(folder, lesson=wider, student=student, recipe=ngram_recipe(wider), name=name)
+        student = text_student(kind, wider, tokenizer=tokenizer, vectors=vectors, read=teacher.inputs)
+    write_student(folder, lesson=wider, student=student, recipe=text_recipe(wider, kind), name=name)
 
 
-def ngram_student(lesson: Lesson, *, tokenizer: Any, vectors: "torch.Tensor | None", read: ReadInputs) -> Student:
-    """Return untrained tables for the teacher's classes and word pieces, the words started from its own vectors.
+def text_student(
+    kind: TextStudent, lesson: Lesson, *, tokenizer: Any, vectors: "torch.Tensor | None", read: ReadInputs
+) -> Student:
+    """Return an untrained student for the teacher's classes and word pieces, its words started from the teacher's.
 
     Args:
+        kind: `convolution`: nearer to the teacher; `ngrams`: cheaper.
         lesson: Of texts.
         tokenizer: A `tokenizers.Tokenizer`.
         vectors: The teacher's word vectors, (vocabulary, any); None where it shows none.
@@ -51,15 +62,23 @@ def ngram_student(lesson: Lesson, *, tokenizer: Any, vectors: "torch.Tensor | No
     """
     import torch
 
-    from halve.techniques.compression.distillation.students import NgramStudent, start_from_vectors
+    from halve.techniques.compression.distillation import students
 
-    vocabulary = tokenizer.get_vocab_size() if vectors is None else len(vectors)
-    special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    sizes: dict[str, Any] = {
+        "vocabulary": tokenizer.get_vocab_size() if vectors is None else len(vectors),
+        "classes": lesson.answers().classes,
+        "width": WIDTH if vectors is None else min(WIDTH, vectors.shape[1]),
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lesson.seed)
-        module = NgramStudent(vocabulary=vocabulary, classes=lesson.answers().classes, special=special)
+        module: torch.nn.Module
+        if kind == "convolution":
+            module = students.ConvolutionStudent(**sizes)
+        else:
+            special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+            module = students.NgramStudent(**sizes, special=special, **NGRAM_OPTIONS)
         if vectors is not None:
-            start_from_vectors(module, vectors)
+            students.start_from_vectors(module, vectors)
     return Student(module=module, read=read)
 
 
@@ -72,7 +91,7 @@ def with_variations(lesson: Lesson, *, tokenizer: Any, vectors: "torch.Tensor | 
     training = lesson.training
     texts = [payload for payload in training.payloads if isinstance(payload, str)]
     if len(texts) != len(training):
-        raise InvalidParameterError("student", rule="ngrams only where payloads are texts", value="tensors")
+        raise InvalidParameterError("student", rule="a network of yours where payloads are no texts", value="tensors")
     groups = lesson.answers().log_probabilities().argmax(axis=1).astype(np.int64)
     near = {} if vectors is None else _neighbours(texts, tokenizer=tokenizer, vectors=vectors.numpy())
     count = min(VARIATIONS_PER_TEXT * len(texts), MOST_VARIATIONS)
@@ -90,7 +109,7 @@ def tokenizer_of(model: Model, folder: Path) -> Any:
     except ImportError:
         raise MissingExtraError("text input", package="tokenizers", extra="onnx") from None
     if model.preprocess.tokenizer_file is None:
-        raise InvalidParameterError("tokenizer", rule="given for ngrams", value=None)
+        raise InvalidParameterError("tokenizer", rule="given for texts", value=None)
     return Tokenizer.from_file(str(folder / model.preprocess.tokenizer_file))
 
 

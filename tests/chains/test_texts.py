@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from halve.chains import ngram_student, read_record, tokenizer_of, with_variations, word_vectors, write_ngrams
-from halve.chains.ngrams import VARIATIONS_PER_TEXT
+from halve.chains import read_record, text_student, tokenizer_of, with_variations, word_vectors, write_text_student
+from halve.chains.texts import VARIATIONS_PER_TEXT
 from halve.core import Model
 from halve.engines import engine
 from halve.engines.preprocess import preparation
@@ -38,7 +38,9 @@ def test_variations_are_new_texts_without_labels(make_text_lesson, tmp_path):
 
 
 def test_tensors_have_no_ngrams(make_lesson):
-    with pytest.raises(InvalidParameterError, match=r"student must be ngrams only where payloads are texts\. Got"):
+    with pytest.raises(
+        InvalidParameterError, match=r"student must be a network of yours where payloads are no texts\. Got"
+    ):
         with_variations(make_lesson(5), tokenizer=None, vectors=None)
 
 
@@ -47,18 +49,18 @@ def test_the_student_has_the_teachers_classes_pieces_and_vectors(make_text_lesso
     tokenizer, vectors = parts_of(lesson, tmp_path)
     assert vectors.shape == (18, 160)
     read = preparation(lesson.teacher, {"tokenizer.json": tmp_path / "tokenizer.json"})
-    one, two = (ngram_student(lesson, tokenizer=tokenizer, vectors=vectors, read=read) for _ in range(2))
+    one, two = (text_student("ngrams", lesson, tokenizer=tokenizer, vectors=vectors, read=read) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.module.parameters(), two.module.parameters(), strict=True))
     assert one.module.words.weight.shape == (18, 128)
     assert sorted(one.module.special.tolist()) == [0, 1, 2, 3]
     ids, mask = one.read(["play song", "stop"]).values()
     assert one.module(torch.from_numpy(ids), torch.from_numpy(mask)).shape == (2, 3)
-    bare = ngram_student(lesson, tokenizer=tokenizer, vectors=None, read=read)
+    bare = text_student("ngrams", lesson, tokenizer=tokenizer, vectors=None, read=read)
     assert len(bare.module.words.weight) == 18, "without vectors the tokenizer says how many pieces there are"
 
 
 def test_a_tokenizer_must_be_given(tmp_path):
-    with pytest.raises(InvalidParameterError, match=r"tokenizer must be given for ngrams\. Got None"):
+    with pytest.raises(InvalidParameterError, match=r"tokenizer must be given for texts\. Got None"):
         tokenizer_of(Model(name="teacher", engine="torch"), tmp_path)
 
 
@@ -73,7 +75,7 @@ def test_tables_learn_what_the_teacher_answers(make_text_lesson, table_bench, tm
     texts = [text for text in unseen.training.payloads if text not in known]
     lesson = replace(lesson, training=replace(lesson.training, epochs=8))
     (tmp_path / "tables").mkdir()
-    write_ngrams(tmp_path / "tables", bench=table_bench(tmp_path), lesson=lesson, name="tables")
+    write_text_student(tmp_path / "tables", kind="ngrams", bench=table_bench(tmp_path), lesson=lesson, name="tables")
     record = read_record(tmp_path / "tables")
     assert record.chain == "distillation"
     assert record.n_training > len(lesson.training), "variations are learned from too"
