@@ -56,6 +56,12 @@ def _train(module: torch.nn.Module, task: Task, *, way: str, seed: int) -> None:
         distil(module, task.inputs, task.cache(), labels=labels, recipe=recipe, augment=task.augment)
         return
     equal = replace(recipe, alpha=0.0, epochs=round(total / updates(labelled, recipe)))
+    if way == "halve_labelled_rows":
+        taught = replace(equal, alpha=recipe.alpha)
+        distil(
+            module, some, task.cache().targets(slice(labelled)), labels=task.labels, recipe=taught, augment=task.augment
+        )
+        return
     if way == "cross_entropy":
         distil(module, some, None, labels=task.labels, recipe=equal, augment=task.augment)
         return

@@ -113,13 +113,13 @@ class Task:
 
 def vision_task(quick: bool) -> Task:
     images, labels = vision.training_set()
-    rows = 6_000 if quick else len(images)
+    rows, labelled = (6_000, 1_000) if quick else (VISION_ROWS, VISION_LABELLED)
     unseen, answers = vision.examples()
     test = slice(vision.HELD_OUT, None)
     return Task(
         name="vision-teacher",
         inputs={"images": images[:rows]},
-        labels=labels[:rows],
+        labels=labels[:labelled],
         test={"images": unseen[test]},
         test_labels=answers[test],
         teacher=vision.teacher,
@@ -130,7 +130,7 @@ def vision_task(quick: bool) -> Task:
 
 
 def intents_task(quick: bool) -> Task:
-    texts, labels, wider = _queries(5_000 if quick else 60_000)
+    texts, labels, wider = _queries(5_000 if quick else 30_000)
     train = 5_000 if quick else len(texts)
     test_texts, test_labels = _split("test")
     vocabulary = len(word_vectors())
@@ -154,8 +154,11 @@ def intents_task(quick: bool) -> Task:
     )
 
 
+VISION_ROWS, VISION_LABELLED = 30_000, 5_000
+"""Images that the teacher is asked, and those of them whose label a student may see."""
+
 VISION = Recipe(
-    epochs=6,
+    epochs=8,
     learning_rate=0.2,
     batch_size=125,
     optimizer="sgd",

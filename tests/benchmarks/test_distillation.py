@@ -28,6 +28,7 @@ def test_gains_are_paired_and_the_figure_is_the_lower_end():
         "vision": {
             "halve": [92.0, 92.2, 92.4],
             "cross_entropy": [91.0, 91.2, 91.4],
+            "halve_labelled_rows": [91.1, 91.3, 91.5],
             "hand_written": [91.5, 91.6, 91.7],
             "torchdistill": [91.5, 91.6],
         }
@@ -35,6 +36,7 @@ def test_gains_are_paired_and_the_figure_is_the_lower_end():
     cost = {1: {"teacher": 100.0, "student": 4.0, "ratio": 25.0}, 32: {"teacher": 90.0, "student": 3.0, "ratio": 30.0}}
     result = distillation.summary(accuracies, {"vision": 93.0}, {"vision": (20.0, 3.0)}, cost)
     assert result.figures["vision_gain_over_cross_entropy_points"] == pytest.approx(1.0)
+    assert result.figures["vision_gain_on_labelled_rows_points"].median == pytest.approx(0.1)
     assert result.figures["vision_drop_points"] == pytest.approx(0.8)
     assert result.figures["vision_intervals_overlap"] == "no"
     assert result.figures["intents_cost_ratio"] == 25.0

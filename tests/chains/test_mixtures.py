@@ -51,6 +51,7 @@ def test_a_module_without_feed_forwards_is_refused(make_lesson, tmp_path):
         convert(tmp_path, make_lesson(64, module=nn.Sequential(nn.Linear(8, 3)).eval(), epochs=1), experts=4, active=1)
 
 
+@pytest.mark.slow
 def test_a_mixture_that_pays_is_written_with_how_to_rebuild_it(make_lesson, tmp_path):
     (tmp_path / "out").mkdir()
     lesson = make_lesson(payloads=sequences(tokens=32), module=encoder(1024), epochs=1)
@@ -59,7 +60,7 @@ def test_a_mixture_that_pays_is_written_with_how_to_rebuild_it(make_lesson, tmp_
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     record = read_record(tmp_path / "out")
     assert record.chain == "mixture_of_experts > distillation"
-    assert record.steps[0].parameters == {"experts": 16, "active": 1}
+    assert record.steps[0].parameters == {"experts": 16, "active": 1, "shared_neurons_share": 0.0}
     assert 0 < record.steps[0].figures["active_flops_ratio"] < 0.3
     assert 0 < record.steps[0].figures["seconds_ratio"] < 1
     Specification.from_json((tmp_path / "out" / "mixture.json").read_text())

@@ -33,6 +33,7 @@ def halve(folder, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_the_record(folder, halve):
     code, out, error = halve(
         *COMMON, "--target-latency-ratio", "0.6", "--importance", "magnitude", "--label", "classes", "--int8", "--json",

@@ -69,7 +69,15 @@ def write_mixture(
             f"{format_seconds(seconds['dense'])} dense. Gathering costs more than is saved, and no memory is saved"
         )
     cache = lesson.answers()
-    done = taught(converted.module, inputs, lesson=lesson, cache=cache, recipe=recipe, name=name)
+    done = taught(
+        converted.module,
+        inputs,
+        lesson=lesson,
+        cache=cache,
+        recipe=recipe,
+        name=name,
+        auxiliary=mixture_of_experts.auxiliary_losses,
+    )
     step = ChainStep(
         technique="mixture_of_experts",
         parameters={"experts": experts, "active": active, "shared_neurons_share": shared_neurons_share},

@@ -16,6 +16,7 @@ from halve.techniques.compression import distillation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from torch import nn
 
     from halve.techniques.compression.distillation import Distilled, Recipe
@@ -73,6 +74,7 @@ def taught(
     recipe: "Recipe",
     name: str,
     held_out: Inputs | None = None,
+    auxiliary: "Callable[[nn.Module], torch.Tensor] | None" = None,
 ) -> "Distilled":
     """Train a module in place on the teacher's answers; a run that was killed goes on from its last checkpoint."""
     rows = len(next(iter(inputs.values())))
@@ -97,6 +99,7 @@ def taught(
             augment=lesson.training.augment,
             check=check,
             checkpoint=lesson.workspace(f"training-{name}"),
+            auxiliary=auxiliary,
             progress=advance,
         )
 

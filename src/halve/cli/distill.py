@@ -9,7 +9,7 @@ from halve.cli.training_options import names_of, training_options
 
 EXAMPLES = (
     "halve distill --teacher model:teacher --student model:small --data train.npz --payload images -o student",
-    "halve distill --teacher big.onnx --student ngrams --data log.jsonl --payload text --tokenizer tokenizer.json -o out",
+    "halve distill --teacher big.onnx --student ngrams --data log.jsonl --payload text --tokenizer tokenizer.json -o s",
 )
 
 

@@ -259,3 +259,16 @@ def test_bad_input_is_refused(problem, student_of):
         train(student=nn.Linear(8, 3))
     with pytest.raises(ModelError, match=r"the loss must be finite\. Got nan in epoch 0"):
         train(inputs={"points": np.full((240, 8), np.nan, np.float32)})
+
+
+def test_an_auxiliary_loss_is_added_to_every_update():
+    torch.manual_seed(0)
+    inputs = {"x": np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)}
+    answers = np.full((64, 3), np.log(1 / 3), np.float32)
+    recipe = Recipe(epochs=40, learning_rate=0.05, batch_size=16, weight_decay=0.0)
+    free, held = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+    held.load_state_dict(free.state_dict())
+    distil(free, inputs, answers, recipe=recipe)
+    distil(held, inputs, answers, recipe=recipe, auxiliary=lambda module: 10 * (module.bias - 1).square().sum())
+    assert (held.bias - 1).abs().max() < 0.2, "the bias was pulled to 1"
+    assert (free.bias - 1).abs().min() > 0.5

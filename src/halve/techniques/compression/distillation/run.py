@@ -58,6 +58,7 @@ class Run:
     keeper: Keeper
     check: Check | None = None
     progress: Callable[[], None] | None = None
+    auxiliary: "Callable[[nn.Module], torch.Tensor] | None" = None
 
     def __init__(
         self, student: "nn.Module", inputs: Inputs, loss: Loss, *, recipe: Recipe, changes: Changes | None = None
@@ -148,6 +149,8 @@ class Run:
         with self.hints.watched() as seen:
             logits = self.student(*batch.values())
             loss = self.loss(logits, rows, batch) + self.hints(seen, batch)
+        if self.auxiliary is not None:
+            loss = loss + self.auxiliary(self.student)
         loss.backward()
         self.optimizers.step(update)
         self.average.step(update)

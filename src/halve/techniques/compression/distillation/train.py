@@ -24,6 +24,7 @@ from halve.techniques.compression.distillation.sources import Loss, RowLoss, Sou
 from halve.techniques.compression.distillation.updates import state_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -40,6 +41,7 @@ def distil(  # noqa: PLR0913 - a verb for users: every choice is a keyword of it
     checkpoint: Path | Checkpoint | None = None,
     teacher: "nn.Module | None" = None,
     hints: Sequence[Hint] = (),
+    auxiliary: "Callable[[nn.Module], torch.Tensor] | None" = None,
     progress: Callable[[], None] | None = None,
 ) -> Distilled:
     """Train the student in place; leave it in evaluation mode with the best weights.
@@ -61,6 +63,7 @@ def distil(  # noqa: PLR0913 - a verb for users: every choice is a keyword of it
         checkpoint: Where the state is kept; a run with the same settings, data and first weights goes on from there.
         teacher: For hints alone: the module whose insides are compared; sees the batch that the student sees.
         hints: Which submodules.
+        auxiliary: Takes the student after each forward pass; its scalar is added to the loss (a router's balance, say).
         progress: Called after each of epochs * updates(rows, recipe) updates.
 
     Raises:
@@ -75,7 +78,7 @@ def distil(  # noqa: PLR0913 - a verb for users: every choice is a keyword of it
     changes = Changes(augment=augment, views=tuple(views))
     with seeded(recipe.seed):
         run = Run(student, inputs, loss, recipe=recipe, changes=changes)
-        run.check, run.progress = check, progress
+        run.check, run.progress, run.auxiliary = check, progress, auxiliary
         run.add_hints(teacher, hints)
         run.keeper = keeper(checkpoint, student, inputs, loss, recipe=recipe, settings=(changes_name(changes), hints))
         return run.finish()

@@ -13,6 +13,7 @@ from halve.techniques.compression.pruning.structured.latency import LatencyTable
 from halve.techniques.compression.pruning.structured.plan import Plan, plan_widths
 from halve.techniques.compression.pruning.structured.prune import Iterations, Pruned, prune
 from halve.techniques.compression.pruning.structured.rebuild import GroupChange, RebuildSpecification, rebuild
+from halve.techniques.compression.pruning.structured.reconstruct import reconstruct
 from halve.techniques.compression.pruning.structured.runtime import SecondsOf, Timer, seconds_in_onnxruntime
 from halve.techniques.compression.pruning.structured.shrink import shrink, specification_of
 
@@ -37,6 +38,7 @@ __all__ = [
     "prunable_groups",
     "prune",
     "rebuild",
+    "reconstruct",
     "removable_blocks",
     "remove_blocks",
     "seconds_in_onnxruntime",
