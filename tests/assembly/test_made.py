@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,9 +7,11 @@ import pytest
 
 from halve import chains
 from halve.assembly.lessons import Promise
-from halve.assembly.made import finished, write_chain
+from halve.assembly.made import finish
 from halve.assembly.staging import stage
+from halve.core import Preprocess
 from halve.core.progress import Silent
+from halve.errors import RunFolderError
 from halve.gate import compare
 from halve.testing.tiny_service import linear, teacher, training_points
 from halve.workload import training_set
@@ -31,7 +34,7 @@ def work(tmp_path):
         load=source.load,
         training=training_set(list(INPUTS[:300]), list(CLASSES[:300])),
         caches=tmp_path / "teachers",
-        workspace=lambda name: tmp_path / name,
+        workspace=lambda name: tmp_path / "work" / name,
         seed=4,
         progress=Silent(),
     )
@@ -46,12 +49,21 @@ def work(tmp_path):
     fp32 = new(tmp_path / "fp32")
     chains.write_module(fp32, linear(), {"input": INPUTS[:64]}, record=record)
     (fp32 / "pruned.json").write_text("{}")
-    return SimpleNamespace(source=source, lesson=lesson, fp32=fp32, folder=new(tmp_path / "linear-made"))
+    new(tmp_path / "work")
+    folder = tmp_path / "linear-made"
+
+    def made(**changes):
+        wanted = {"calibration": None, "reads": source, "lesson": lesson, **changes}
+        return finish(folder, fp32=fp32, teacher=source, promise=PROMISE, **wanted)
+
+    return SimpleNamespace(source=source, lesson=lesson, fp32=fp32, folder=folder, finish=made, work=tmp_path / "work")
 
 
-def test_a_chain_in_fp32_is_copied_with_the_tokenizer(work, tmp_path):
-    (tmp_path / "pieces.json").write_text("{}")
-    write_chain(work.folder, fp32=work.fp32, calibration=None, tokenizer=tmp_path / "pieces.json")
+def test_a_chain_in_fp32_is_copied_with_the_tokenizer(work):
+    (work.source.folder / "tokenizer.json").write_text("{}")
+    preprocess = Preprocess(kind="tensor", tokenizer_file="tokenizer.json")
+    reads = replace(work.source, model=replace(work.source.model, preprocess=preprocess))
+    work.finish(reads=reads)
     names = ["model.onnx", "pruned.json", "recipe.json", "tokenizer.json", "weights.safetensors"]
     assert sorted(path.name for path in work.folder.iterdir()) == names
     for path in work.fp32.iterdir():
@@ -59,7 +71,7 @@ def test_a_chain_in_fp32_is_copied_with_the_tokenizer(work, tmp_path):
 
 
 def test_integers_take_the_place_of_the_model_and_add_to_its_record(work):
-    write_chain(work.folder, fp32=work.fp32, calibration={"input": INPUTS[:64]}, tokenizer=None)
+    work.finish(calibration={"input": INPUTS[:64]})
     names = ["manifest.json", "model.onnx", "pruned.json", "recipe.json", "weights.safetensors"]
     assert sorted(path.name for path in work.folder.iterdir()) == names
     assert chains.read_record(work.folder).chain == "distillation > quantization"
@@ -70,8 +82,9 @@ def test_integers_take_the_place_of_the_model_and_add_to_its_record(work):
 def test_a_finished_model_is_compared_and_timed(work):
     import torch
 
-    write_chain(work.folder, fp32=work.fp32, calibration=None, tokenizer=None)
-    made = finished(work.folder, teacher=work.source, reads=work.source.model, lesson=work.lesson, promise=PROMISE)
+    made = work.finish()
+    assert not work.work.exists(), "nothing is left to go on from"
+    assert made.folder == work.folder
     right = []
     with torch.inference_mode():
         for module in (teacher(), linear()):
@@ -88,12 +101,16 @@ def test_a_finished_model_is_compared_and_timed(work):
 
 
 def test_without_labels_the_teacher_never_errs(work):
-    from dataclasses import replace
-
-    write_chain(work.folder, fp32=work.fp32, calibration=None, tokenizer=None)
-    lesson = replace(work.lesson, training=training_set(list(INPUTS[:100])))
-    made = finished(work.folder, teacher=work.source, reads=work.source.model, lesson=lesson, promise=PROMISE)
+    made = work.finish(lesson=replace(work.lesson, training=training_set(list(INPUTS[:100]))))
     assert made.judged_by == "the teacher's answers"
     assert made.drop.baseline == 1.0
     assert 0.5 < made.drop.candidate < 1
     assert np.isfinite(made.drop.upper_bound)
+
+
+def test_a_model_that_cannot_be_compared_leaves_no_folder(work):
+    (work.fp32 / "recipe.json").write_text("damaged")
+    with pytest.raises(RunFolderError, match=r"recipe\.json is damaged"):
+        work.finish()
+    assert not work.folder.exists()
+    assert work.work.exists(), "the same command can go on"

@@ -81,15 +81,15 @@ def test_a_network_of_the_users_is_the_same_untrained_one_each_time(opened):
     for first, second in zip(two.module.parameters(), untrained().parameters(), strict=True):
         assert torch.equal(first, second)
     assert list(one.read(list(INPUTS[:2]))) == ["input"]
-    assert (found.reads.name, found.reads.engine) == ("Sequential", "torch")
+    assert (found.reads.model.name, found.reads.model.engine) == ("Sequential", "torch")
     assert found.recipe == chains.student_recipe(found.lesson)
 
 
 def test_ngrams_read_what_the_teacher_reads_and_learn_from_variations(opened, pieces):
     given = texts(30)
     found = opened("ngrams", module=Bag().eval(), payloads=given, tokenizer=pieces)
-    assert found.reads.preprocess.tokenizer_file == "tokenizer.json"
-    assert (found.folder / "tokenizer.json").read_bytes() == pieces.read_bytes()
+    assert found.reads.model.preprocess.tokenizer_file == "tokenizer.json"
+    assert (found.reads.folder / "tokenizer.json").read_bytes() == pieces.read_bytes()
     assert list(found.lesson.training.payloads)[: len(given)] == given
     assert len(found.lesson.training) > len(given)
     assert found.recipe == chains.text_recipe(found.lesson, "ngrams")

@@ -41,7 +41,7 @@ def test_every_command_has_json_and_debug(command):
     text = halve(command, "--help").stdout
     assert "--json" in text
     assert "--debug" in text
-    assert ("--seed" in text) == (command in ("demo", "profile", "optimize", "quantize"))
+    assert ("--seed" in text) == (command in ("demo", "profile", "optimize", "quantize", "distill", "prune"))
 
 
 def test_help_loads_nothing_heavy():

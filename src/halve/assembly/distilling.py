@@ -1,6 +1,5 @@
 """`halve.distill`: one student, one teacher, without the ladder. Reads teacher, student and data, and hands them on."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from halve import chains
 from halve.assembly import entries
 from halve.assembly.lessons import Given, Judge, Parts, Promise, in_parts, read_training, workspace_beside
-from halve.assembly.made import MadeModel, finished, write_chain
+from halve.assembly.made import MadeModel, finish
 from halve.assembly.staging import Staged, stage
 from halve.assembly.students import OpenedStudent, open_student
 from halve.core import Augment, Progress, TrainingSet
 from halve.core.progress import Silent
 from halve.demo.training import cache_folder
 from halve.errors import InvalidParameterError
-from halve.measure.artifacts import new_folder
 from halve.techniques.compression.distillation import Recipe
 
 if TYPE_CHECKING:
@@ -101,17 +99,15 @@ def distill(  # noqa: PLR0913 - a verb for users: every choice is a keyword of i
         opened = open_student(student, folder_in(scratch, "student"), source=source, lesson=lesson, **reads)
         trained = _trained(opened, folder_in(scratch, "fp32"), wishes=wishes, search=search)
         calibration = trained.read(parts.learn.payloads[: chains.CALIBRATION_ROWS]) if integers else None
-        name = opened.reads.preprocess.tokenizer_file
-        with new_folder(target) as folder:
-            write_chain(
-                folder,
-                fp32=Path(scratch, "fp32"),
-                calibration=calibration,
-                tokenizer=None if name is None else opened.folder / name,
-            )
-        shutil.rmtree(lesson.workspace(""))
-        measured = replace(lesson, training=parts.measure)
-        return finished(target, teacher=source, reads=opened.reads, lesson=measured, promise=promise)
+        return finish(
+            target,
+            fp32=Path(scratch, "fp32"),
+            calibration=calibration,
+            reads=opened.reads,
+            teacher=source,
+            lesson=replace(lesson, training=parts.measure),
+            promise=promise,
+        )
 
 
 def new_target(out: str | Path) -> Path:

@@ -12,7 +12,7 @@ from halve.assembly.staging import TOKENIZER, Staged
 from halve.core import Answerer, Model, Recipe, TrainingSet
 from halve.engines import engine
 from halve.gate import PairedDrop
-from halve.measure.artifacts import adopt_files
+from halve.measure.artifacts import adopt_files, new_folder
 from halve.techniques.compression.quantization import interleaved_seconds
 
 
@@ -38,39 +38,63 @@ class MadeModel:
     speed_ratio: float | None
 
 
-def write_chain(folder: Path, *, fp32: Path, calibration: chains.Inputs | None, tokenizer: Path | None) -> None:
-    """Put the files of a chain into the folder that the user gets: as they are, or with the model in integers.
+def finish(
+    target: Path,
+    *,
+    fp32: Path,
+    calibration: chains.Inputs | None,
+    reads: Staged,
+    teacher: Staged,
+    lesson: chains.Lesson,
+    promise: Promise,
+) -> MadeModel:
+    """Put the files of a chain where the user wants them, compared with the teacher first, and clear the workspace.
+
+    Whatever is killed before the folder is in its place can be done again by the same command.
 
     Args:
-        folder: Exists and is empty.
+        target: The folder to be written.
         fp32: Where the chain wrote its files.
         calibration: Inputs for integers; None leaves fp32.
-        tokenizer: Copied beside the model.
+        reads: Whose preprocessing and tokenizer the model has.
+        teacher: What it was made from.
+        lesson: Of payloads that nothing has seen.
+        promise: What it is compared with.
     """
+    judge = Judge.of(lesson)
+    with new_folder(target) as folder:
+        _write(folder, fp32=fp32, calibration=calibration, reads=reads)
+        made = _compared(
+            folder, name=target.name, teacher=teacher, reads=reads.model, lesson=lesson, judge=judge, promise=promise
+        )
+    shutil.rmtree(lesson.workspace(""))
+    return replace(made, folder=target)
+
+
+def _write(folder: Path, *, fp32: Path, calibration: chains.Inputs | None, reads: Staged) -> None:
     if calibration is not None:
         chains.write_integers(folder, source=fp32, inputs=calibration)
     for path in fp32.iterdir():
         if not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
-    if tokenizer is not None:
-        shutil.copyfile(tokenizer, folder / TOKENIZER)
+    if reads.model.preprocess.tokenizer_file is not None:
+        shutil.copyfile(reads.folder / reads.model.preprocess.tokenizer_file, folder / TOKENIZER)
 
 
-def finished(folder: Path, *, teacher: Staged, reads: Model, lesson: chains.Lesson, promise: Promise) -> MadeModel:
-    """Return what lies in a finished folder, loaded once to be compared and timed.
-
-    Args:
-        folder: Finished.
-        teacher: What it was made from.
-        reads: Whose preprocessing it has.
-        lesson: Of payloads that nothing has seen.
-        promise: What it is compared with.
-    """
-    judge, measure = Judge.of(lesson), lesson.training
+def _compared(
+    folder: Path,
+    *,
+    name: str,
+    teacher: Staged,
+    reads: Model,
+    lesson: chains.Lesson,
+    judge: Judge,
+    promise: Promise,
+) -> MadeModel:
     record = chains.read_record(folder)
     model = replace(
         reads,
-        name=folder.name,
+        name=name,
         engine="onnxruntime",
         entry=None,
         files=adopt_files(folder, relative_to=folder),
@@ -79,8 +103,9 @@ def finished(folder: Path, *, teacher: Staged, reads: Model, lesson: chains.Less
     )
     answerer = engine("onnxruntime").load(model, threads=1, folder=folder)
     try:
-        drop = judge.compared(answerer, measure, promise=promise)
-        ratio = None if teacher.model.engine == "openai_http" else _speed_ratio(teacher, answerer, measure)
+        drop = judge.compared(answerer, lesson.training, promise=promise)
+        is_remote = teacher.model.engine == "openai_http"
+        ratio = None if is_remote else _speed_ratio(teacher, answerer, lesson.training)
     finally:
         answerer.close()
     return MadeModel(model=model, folder=folder, record=record, drop=drop, judged_by=judge.judged_by, speed_ratio=ratio)

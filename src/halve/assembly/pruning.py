@@ -1,6 +1,5 @@
 """`halve.prune`: one model made faster by fewer channels, without the ladder."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +10,11 @@ from halve import chains
 from halve.assembly import entries
 from halve.assembly.distilling import folder_in, lesson_of, new_target, reading, wished
 from halve.assembly.lessons import Given, Promise, in_parts, read_training
-from halve.assembly.made import MadeModel, finished, write_chain
+from halve.assembly.made import MadeModel, finish
 from halve.assembly.staging import stage
 from halve.core import Augment, Progress
 from halve.core.progress import Silent
 from halve.errors import InvalidParameterError
-from halve.measure.artifacts import new_folder
 from halve.techniques.compression.distillation import Recipe
 
 if TYPE_CHECKING:
@@ -89,10 +87,12 @@ def prune(  # noqa: PLR0913 - a verb for users: every choice is a keyword of its
         )
         with source.opened() as answerer:
             calibration = answerer.inputs(parts.learn.payloads[: chains.CALIBRATION_ROWS]) if integers else None
-        name = source.model.preprocess.tokenizer_file
-        with new_folder(target) as folder:
-            tokenizer_path = None if name is None else source.folder / name
-            write_chain(folder, fp32=fp32, calibration=calibration, tokenizer=tokenizer_path)
-        shutil.rmtree(lesson.workspace(""))
-        measured = replace(lesson, training=parts.measure)
-        return finished(target, teacher=source, reads=source.model, lesson=measured, promise=promise)
+        return finish(
+            target,
+            fp32=fp32,
+            calibration=calibration,
+            reads=source,
+            teacher=source,
+            lesson=replace(lesson, training=parts.measure),
+            promise=promise,
+        )

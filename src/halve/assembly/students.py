@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from halve import chains
 from halve.assembly.staging import Staged, stage
-from halve.core import Model, TensorAnswerer
+from halve.core import TensorAnswerer
 from halve.engines.preprocess import preparation
 from halve.errors import InvalidParameterError
 
@@ -23,15 +23,13 @@ class OpenedStudent:
 
     Args:
         make: Returns it untrained, the same each time.
-        reads: Whose preprocessing it has; paths are relative to `folder`.
-        folder: Where its tokenizer lies, if it reads texts.
+        reads: Whose preprocessing and tokenizer it has.
         lesson: What it is taught: for texts with variations of the texts.
         recipe: How its kind is trained unless the user says otherwise.
     """
 
     make: Callable[[], chains.Student]
-    reads: Model
-    folder: Path
+    reads: Staged
     lesson: chains.Lesson
     recipe: "Recipe"
 
@@ -68,9 +66,7 @@ def open_student(
         with staged.opened() as answerer:
             return chains.Student.of(answerer, owner=staged.model.name)
 
-    return OpenedStudent(
-        make=make, reads=staged.model, folder=staged.folder, lesson=lesson, recipe=chains.student_recipe(lesson)
-    )
+    return OpenedStudent(make=make, reads=staged, lesson=lesson, recipe=chains.student_recipe(lesson))
 
 
 def _for_texts(kind: chains.TextStudent, source: Staged, lesson: chains.Lesson) -> OpenedStudent:
@@ -86,8 +82,7 @@ def _for_texts(kind: chains.TextStudent, source: Staged, lesson: chains.Lesson) 
     wider = chains.with_variations(lesson, tokenizer=tokenizer, vectors=vectors)
     return OpenedStudent(
         make=lambda: chains.text_student(kind, wider, tokenizer=tokenizer, vectors=vectors, read=read),
-        reads=source.model,
-        folder=source.folder,
+        reads=source,
         lesson=wider,
         recipe=chains.text_recipe(wider, kind),
     )
