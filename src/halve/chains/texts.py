@@ -30,7 +30,7 @@ WIDTH = 128
 
 NGRAM_OPTIONS: dict[str, Any] = {"hidden": 512, "word_dropout": 0.1, "ngram_dropout": 0.2, "dropout": 0.1}
 
-VARIATIONS_PER_TEXT = 4
+VARIATIONS_PER_TEXT = 2
 """Texts made of each given one."""
 
 MOST_VARIATIONS = 60_000

@@ -7,7 +7,8 @@ from halve import chains
 from halve.core import Bench, Change, Stack
 
 RATIOS = (0.5, 0.3)
-"""Seconds of the pruned model over the parent's, both in onnxruntime; mild first."""
+"""Seconds of the pruned model over the parent's, both in onnxruntime; mild first. A harder one is only made if the
+one before kept the promise on the search split."""
 
 
 class Pruning:
@@ -44,6 +45,9 @@ class Pruning:
                     after=stack.with_model(stack.models[-1].name, model),
                     reason=f"cut to {ratio:.0%} of its seconds, then taught by {bench.baseline.name}",
                 )
+            drops = [bench.drop_upper_bound(bench.outcomes(model).scores) for model in made]
+            if not drops or min(drops) > bench.workload.objective.quality_drop_at_most:
+                return
 
     def nothing(self, stack: Stack, bench: Bench) -> str:
         """Say why nothing was pruned."""
