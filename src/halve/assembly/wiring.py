@@ -120,8 +120,24 @@ def wire(
     bench.untrained = [adopt_model(given, folder=config_folder, make=make) for given in config.students]
     gate = PairedGate(objective=config.objective)
     return Wired(
-        config=config, folder=folder, workload=workload, bench=bench, gate=gate, assumptions=tuple(assumptions)
+        config=config,
+        folder=folder,
+        workload=workload,
+        bench=bench,
+        gate=gate,
+        assumptions=(*assumptions, *_trained_on(workload)),
     )
+
+
+def _trained_on(workload: Workload) -> list[str]:
+    """Say what levers may train on, and what of it was left out because it is examined."""
+    training = workload.training
+    if training is None:
+        return []
+    labelled = int((training.references >= 0).sum())
+    left_out = f"; {training.left_out:,} more were left out, because they are examples" if training.left_out else ""
+    given = f"{len(training):,} payloads ({labelled:,} with a label)"
+    return [f"Levers may train on {given}, none of them an example{left_out}."]
 
 
 def _key(config: Config, workload: Workload) -> str:
