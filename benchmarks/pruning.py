@@ -1,17 +1,17 @@
 """Pruned to a measured latency and distilled from its parent: accuracy against speed, halve and torch-pruning.
 
 The vision teacher (a residual network averaged over ten views) on Fashion-MNIST, in onnxruntime, one thread, one image
-per request. halve prunes by measured layer latencies and reconstructs what is left on 256 images; torch-pruning by one ratio for all layers (`uniform`) or by one
-threshold for all (`global`), group magnitude as importance, channels rounded to 16, the step of this processor, which
-it would have to be told. Then all are trained alike: `distil` on the same 20,000 training images in the same order,
-against the parent's ten-view answers, one view per step.
+per request. halve prunes by measured layer latencies and reconstructs what is left on 256 images; torch-pruning by one
+ratio for all layers (`uniform`) or by one threshold for all (`global`), group magnitude as importance, channels rounded
+to 16, the step of this processor, which it would have to be told. Then all are trained alike: `distil` on the same
+20,000 training images in the same order, against the parent's ten-view answers, one view per step.
 
 Latency is the median of whole models run in turns. Recipe and chain are chosen on held-out training images; the 10,000
-test images are scored once. `drop_points_at_2x`: parent minus the fastest-but-one of our points that is at least twice
-as fast. `chain_speedup_at_1_point`: prune, distil, then static INT8; of the points that lose at most 1 point on
-held-out images the fastest. `minus_torch_pruning_points_at_equal_latency`: our accuracy at 2x minus torch-pruning's
-better curve, linear between its points, at our latency. Intervals are 95 %, paired by image. `sparsity_speedup_...`:
-dense seconds over seconds with zeros in the weight of one product; 1 is no gain.
+test images are scored once. `drop_points_at_2x`: parent minus ours, of our points at least twice as fast the slowest.
+`chain_speedup_at_1_point`: prune, distil, then static INT8; of the points that lose at most 1 point on held-out images
+the fastest. `minus_torch_pruning_points_at_equal_latency`: our accuracy at that 2x point minus torch-pruning's better
+curve, linear between its points, at our latency. Intervals are 95 %, paired by image. `sparsity_speedup_...`: dense
+seconds over seconds with zeros in the weight of one product; 1 is no gain.
 """
 
 import functools

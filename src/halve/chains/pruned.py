@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halve.chains.files import first_rows, seconds_as_served, write_module
+from halve.chains.files import WEIGHTS_NAME, first_rows, seconds_as_served, write_module
 from halve.chains.lesson import Inputs, Lesson, all_cores, module_of
 from halve.chains.record import ChainStep
 from halve.chains.students import distillation_step, started, taught
@@ -69,12 +69,19 @@ def write_pruned(
 def _cut(
     parent: "nn.Module", inputs: Inputs, *, lesson: Lesson, ratio: float, importance: "Importance", name: str
 ) -> "tuple[nn.Module, RebuildSpecification, dict[str, float]]":
-    """Return the pruned module; after a kill -9 with the widths that were chosen before, as timings never repeat."""
-    kept = lesson.workspace(f"pruning-{name}") / SPECIFICATION_NAME
-    measured = kept.with_name("figures.json")
-    if kept.is_file() and measured.is_file():
-        specification = pruning.RebuildSpecification.from_json(kept.read_text())
-        return pruning.rebuild(parent, specification), specification, json.loads(measured.read_text())
+    """Return the pruned module with its weights fitted to its parent's, before any training.
+
+    After a kill -9 it is the same one: its widths follow from timings, which never repeat.
+    """
+    from safetensors.torch import load_model, save_model
+
+    kept = lesson.workspace(f"pruning-{name}")
+    paths = {part: kept / part for part in (SPECIFICATION_NAME, WEIGHTS_NAME, "figures.json")}
+    if all(path.is_file() for path in paths.values()):
+        specification = pruning.RebuildSpecification.from_json(paths[SPECIFICATION_NAME].read_text())
+        module = pruning.rebuild(parent, specification)
+        load_model(module, paths[WEIGHTS_NAME])
+        return module, specification, json.loads(paths["figures.json"].read_text())
     sample = first_rows(inputs, IMPORTANCE_ROWS)
     with all_cores(), lesson.progress.task(f"pruning {lesson.teacher.name}", total=1) as advance:
         pruned = pruning.prune(
@@ -85,9 +92,13 @@ def _cut(
             seconds_of=seconds_as_served(sample),
             seed=lesson.seed,
         )
+        pruning.reconstruct(pruned.module, parent, pruned.specification, sample, seed=lesson.seed)
         advance()
     figures = {"measured_ratio": pruned.measured_ratio, "predicted_ratio": pruned.predicted_ratio}
-    for path, text in ((kept, pruned.specification.to_json()), (measured, json.dumps(figures))):
-        with replace_file(path) as partial:
-            partial.write_text(text)
+    with replace_file(paths[SPECIFICATION_NAME]) as partial:
+        partial.write_text(pruned.specification.to_json())
+    with replace_file(paths[WEIGHTS_NAME]) as partial:
+        save_model(pruned.module, str(partial))
+    with replace_file(paths["figures.json"]) as partial:
+        partial.write_text(json.dumps(figures))
     return pruned.module, pruned.specification, figures
