@@ -3,8 +3,8 @@
 Fashion-MNIST: three convolutions taught by a residual network that is averaged over ten views; 5,000 images have a
 label, 25,000 more have none. CLINC150: convolutions over words taught by all-MiniLM-L6-v2 with a linear head; the
 15,000 training queries have a label, 30,000 variations of them have none. Every way trains the same network for the
-same number of updates with the same augmentation, from the same first weights for a seed. Settings were chosen on training
-images and validation queries; test data are scored once, after training.
+same number of updates with the same augmentation, from the same first weights for a seed. Settings were chosen on
+training images and validation queries; test data are scored once, after training.
 
 - halve: the teacher's answers from the cache, to labelled and unlabelled inputs alike.
 - halve_labelled_rows: the same on the labelled inputs alone: what the answers are worth where labels are there too.
