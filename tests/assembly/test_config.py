@@ -26,7 +26,8 @@ def test_a_config_round_trips():
 def test_the_template_shows_every_key_at_its_default():
     text = files("halve.cli").joinpath("templates", "halve.yaml").read_text()
     document = yaml.safe_load(text)
-    assert list(document) == [field.name for field in fields(Config)]
+    assert list(document) == [field.name for field in fields(Config) if field.name != "training"]
+    assert "\n# training:\n#   file: " in text, "none is the default, so it is shown as a comment"
     minimal = {key: document[key] for key in ("name", "examples", "model", "traffic")}
     assert parse(Config, document, source="template") == parse(Config, minimal, source="defaults")
 
@@ -60,7 +61,7 @@ def test_a_broken_rule_is_one_sentence(changes, sentence):
 
 
 def test_a_lever_that_is_unknown_names_the_known_ones():
-    assert "right_sizing" in problem(levers=["pruning"])
+    assert "right_sizing" in problem(levers=["speculation"])
 
 
 @pytest.mark.parametrize("name", ["gateway", "exact_cache", "../x", ""])
@@ -72,3 +73,19 @@ def test_model_names_name_folders_and_stations(name):
 def test_contents_are_a_column_of_a_file():
     traffic = {"trace": "azure-conv", "content": "text"}
     assert problem(traffic=traffic).startswith("traffic.content must be given only with traffic.file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"training": {"entry": "mine:more", "epochs": 0}}, "training.epochs must be at least 1"),
+        ({"training": {}}, "training must be described by exactly one of file, entry"),
+        ({"students": [{"name": "tiny", "file": "tiny.onnx"}]}, "student tiny.entry must be a module:function"),
+        (
+            {"students": [{"name": "teacher", "entry": "mine:tiny"}]},
+            "names of model, answerers and students must be unique",
+        ),
+    ],
+)
+def test_what_is_trained_and_on_what(changes, sentence):
+    assert sentence in problem(**changes)
