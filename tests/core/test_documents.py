@@ -9,6 +9,7 @@ from hypothesis import given
 
 from halve.core import Acceptance, Measurement, Recipe, Run, Stack
 from halve.core.documents import (
+    UNICODE_LINE_BREAKS,
     dump_yaml,
     dumps,
     json_schema,
@@ -20,6 +21,12 @@ from halve.core.documents import (
 )
 from halve.errors import ConfigError, RunFolderError, StorageError
 from halve.testing.strategies import measurements, stacks
+
+
+@pytest.mark.parametrize("mark", UNICODE_LINE_BREAKS)
+def test_unicode_line_breaks_survive_yaml(mark: str) -> None:
+    recipe = Recipe(technique="given", parameters={"note": f"a{mark}b", "alone": mark})
+    assert parse(Recipe, yaml.safe_load(dump_yaml(recipe)), source="recipe.yaml") == recipe
 
 
 @given(stacks())

@@ -17,6 +17,9 @@ from halve.errors import ConfigError, HalveError, RunFolderError, StorageError
 
 T = TypeVar("T")
 
+UNICODE_LINE_BREAKS = "\x85\u2028\u2029"
+"""Next line, line separator, paragraph separator."""
+
 
 @cache
 def _adapter(kind: Hashable) -> Any:
@@ -96,7 +99,15 @@ def dump_yaml(noun: object) -> str:
     """Return a noun as YAML, fields in their declared order; equal nouns give equal text."""
     import yaml
 
-    text: str = yaml.safe_dump(_without_defaults(noun), sort_keys=False, width=110, allow_unicode=True)
+    class Dumper(yaml.SafeDumper):
+        """Quotes texts with the line breaks that PyYAML would otherwise write as they are and read as spaces."""
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = '"' if any(mark in text for mark in UNICODE_LINE_BREAKS) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent)
+    text: str = yaml.dump(_without_defaults(noun), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
     return text
 
 
