@@ -4,16 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from halve.assembly import entries
-from halve.assembly.config import Config
-from halve.assembly.wiring import wire
-from halve.core import Deployment, Gateway, ServiceCurve, Stack, Stage
-from halve.core.documents import load_yaml
-from halve.core.progress import Silent
 from halve.gate import PairedGate
 from halve.levers.quantization import KINDS, Quantization
 from halve.optimize import climb
-from halve.testing.tiny_service import BUILT_LOG, write_service
+from halve.testing.tiny_service import BUILT_LOG
 
 CANNOT_BE_EXPORTED = '''
 class Stubborn(torch.nn.Module):
@@ -29,43 +23,21 @@ def stubborn():
 '''
 
 
-def service(folder, *, entry="tiny_models:teacher"):
-    """Give a bench over real torch modules; its timings are given where it would ask for them."""
-    (folder / "stubborn_models.py").write_text("import torch\n" + CANNOT_BE_EXPORTED)
-    return write_service(folder, changes={"model": {"name": "teacher", "entry": entry}, "answerers": []})
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, open_training_bench):
     """Bench, stack and everything that quantization proposed for it."""
-    yield from _proposed(tmp_path_factory.mktemp("quantized"), entry="tiny_models:teacher")
+    yield from _proposed(open_training_bench, tmp_path_factory.mktemp("quantized"), entry="tiny_models:teacher")
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory):
-    yield from _proposed(tmp_path_factory.mktemp("stubborn"), entry="stubborn_models:stubborn")
+def refused(tmp_path_factory, open_training_bench):
+    yield from _proposed(open_training_bench, tmp_path_factory.mktemp("stubborn"), entry="stubborn_models:stubborn")
 
 
-def _proposed(folder, *, entry):
-    path = service(folder, entry=entry)
-    gateway = ServiceCurve(
-        model="gateway", threads=1, batch_sizes=(1,), samples_seconds=((0.0003,),), peak_memory_bytes=0
-    )
-    with entries.importable(path.parent):
-        bench = wire(
-            load_yaml(Config, path),
-            config_folder=path.parent,
-            runs=folder / "runs",
-            progress=Silent(),
-            measure_gateway=lambda workload: gateway,
-        ).bench
-        stack = Stack(
-            name="tiny",
-            models=(bench.baseline,),
-            stages=(Stage(kind="model", model="teacher"),),
-            deployments=(Deployment(model="teacher", instance_type="c6a.large"),),
-            gateway=Gateway(instance_type="c6a.large"),
-        )
+def _proposed(open_bench, folder, *, entry):
+    (folder / "stubborn_models.py").write_text("import torch\n" + CANNOT_BE_EXPORTED)
+    changes = {"model": {"name": "teacher", "entry": entry}, "training": None, "students": []}
+    with open_bench(folder, changes=changes) as (bench, stack):
         lever = Quantization()
         yield bench, stack, lever, list(lever.propose(stack, bench))
 
