@@ -119,6 +119,7 @@ class TableBench(MeasuringBench):
     """A real bench whose models are tables and whose timings are given: nothing is timed, everything is exact."""
 
     engines: CountingEngine
+    tables: dict[str, Model]
 
 
 N_PER_SPLIT, N_CLASSES = 600, 3
@@ -219,7 +220,7 @@ def make_table_bench(
         seed=0,
         progress=Silent(),
     )
-    bench.engines = engines
+    bench.engines, bench.tables = engines, models
     return bench
 
 

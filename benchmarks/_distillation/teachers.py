@@ -130,6 +130,16 @@ def vision_task(quick: bool) -> Task:
 
 
 def intents_task(quick: bool) -> Task:
+    """Return the intents with one label in ten."""
+    return _intents(quick, labelled=500 if quick else INTENTS_LABELLED)
+
+
+def intents_all_labels_task(quick: bool) -> Task:
+    """Return the same with every training query labelled."""
+    return _intents(quick, labelled=5_000 if quick else 15_000)
+
+
+def _intents(quick: bool, *, labelled: int) -> Task:
     texts, labels, wider = _queries(5_000 if quick else 30_000)
     train = 5_000 if quick else len(texts)
     test_texts, test_labels = _split("test")
@@ -144,7 +154,7 @@ def intents_task(quick: bool) -> Task:
     return Task(
         name="intents-teacher",
         inputs=tokens([texts[row] for row in order] + wider),
-        labels=labels[order],
+        labels=labels[order[:labelled]],
         test=tokens(test_texts),
         test_labels=test_labels,
         teacher=intents.teacher,
@@ -156,6 +166,9 @@ def intents_task(quick: bool) -> Task:
 
 VISION_ROWS, VISION_LABELLED = 30_000, 5_000
 """Images that the teacher is asked, and those of them whose label a student may see."""
+
+INTENTS_LABELLED = 1_500
+"""Queries whose intent a student may see, of 15,000 training queries and 30,000 variations of them."""
 
 VISION = Recipe(
     epochs=8,
@@ -181,7 +194,7 @@ def moved(batch: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _queries(count: int) -> tuple[list[str], NDArray[np.int64], list[str]]:
-    """Return the training queries, their intents' numbers, and variations of them."""
+    """Return the training queries, their intents' numbers, and variations of them, for which no label was used."""
     from tokenizers import Tokenizer
 
     texts, labels = _split("train")
@@ -190,7 +203,9 @@ def _queries(count: int) -> tuple[list[str], NDArray[np.int64], list[str]]:
         :20_000
     ]
     near = near_words(word_vectors()[[pieces[word] for word in words]], words, count=6, least_cosine=0.4)
-    return texts, labels, augment_texts(texts, labels, count=count, seed=0, neighbours=near)
+    with torch.inference_mode():
+        alike = intents.trained_head()(intents.training_embeddings()).argmax(dim=1).numpy()
+    return texts, labels, augment_texts(texts, alike, count=count, seed=0, neighbours=near)
 
 
 @cache

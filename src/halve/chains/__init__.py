@@ -4,6 +4,7 @@ from halve.chains.files import CALIBRATION_ROWS, batches_of, first_rows, seconds
 from halve.chains.lesson import HeldOut, Inputs, Lesson, all_cores, module_of
 from halve.chains.making import Maker
 from halve.chains.mixtures import write_mixture
+from halve.chains.placing import Place, asked_first, instead_of_last
 from halve.chains.pruned import write_pruned
 from halve.chains.recipes import recovery_recipe, shown, student_recipe, text_recipe
 from halve.chains.record import ChainRecord, ChainStep, read_record
@@ -27,11 +28,14 @@ __all__ = [
     "Inputs",
     "Lesson",
     "Maker",
+    "Place",
     "Student",
     "TextStudent",
     "all_cores",
+    "asked_first",
     "batches_of",
     "first_rows",
+    "instead_of_last",
     "module_of",
     "read_record",
     "recovery_recipe",

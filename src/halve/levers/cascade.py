@@ -1,14 +1,13 @@
 """Cascade: a cheaper answerer goes first; its answer stands when it is sure enough."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from halve import chains
 from halve.core import Acceptance, Accepts, Bench, Change, Model, Prediction, Stack
-from halve.techniques.inference.cascading import ThresholdPoint, accepted, threshold_ladder
-
-_MOST_BATCHED = 16
+from halve.techniques.inference.cascading import accepted
 
 
 class Cascade:
@@ -19,8 +18,14 @@ class Cascade:
     def propose(self, stack: Stack, bench: Bench) -> Iterable[Change]:
         """Yield changes by answerer and by share of the quality budget, cautious first."""
         for cheap in self._candidates(stack, bench):
-            for point in self._points(stack, bench, cheap):
-                yield self._change(stack, bench, cheap, point)
+            for place in chains.asked_first(stack, bench, cheap):
+                yield Change(
+                    lever=self.name,
+                    description=place.description,
+                    before=stack,
+                    after=place.stack,
+                    reason=f"{cheap.name} is sure enough for {place.accept_share:.1%} of requests",
+                )
 
     def nothing(self, stack: Stack, bench: Bench) -> str:
         """Say why no cascade was proposed."""
@@ -44,32 +49,6 @@ class Cascade:
                 front.append(model)
             best = max(best, quality)
         return [*first, *front]
-
-    @staticmethod
-    def _points(stack: Stack, bench: Bench, cheap: Model) -> Iterator[ThresholdPoint]:
-        quick, dear = bench.outcomes(cheap), bench.outcomes(stack.models[-1])
-        if quick.probabilities is None:
-            return
-        # Every drop is counted from the baseline, also when the dear model is itself a cheaper copy of it.
-        yield from threshold_ladder(
-            cheap_probabilities=quick.probabilities,
-            cheap_scores=quick.scores,
-            dear_scores=dear.scores,
-            quality_drop_at_most=bench.workload.objective.quality_drop_at_most,
-            upper_bound=lambda _, scores: bench.drop_upper_bound(scores),
-        )
-
-    def _change(self, stack: Stack, bench: Bench, cheap: Model, point: ThresholdPoint) -> Change:
-        accept = Acceptance(rule=point.rule, threshold=point.threshold)
-        most = min(_MOST_BATCHED, bench.service_curve(cheap, threads=1).max_batch_size)
-        start = stack if cheap in stack.models else stack.with_last_only()
-        return Change(
-            lever=self.name,
-            description=f"{cheap.name} first, {point.rule.replace('_', ' ')} >= {point.threshold:.3f}",
-            before=stack,
-            after=start.with_first_stage(cheap, accept, max_batch_size=most),
-            reason=f"{cheap.name} is sure enough for {point.accept_share:.1%} of requests",
-        )
 
 
 def accepted_mask(probabilities: NDArray[np.float32], accept: Acceptance) -> NDArray[np.bool_]:

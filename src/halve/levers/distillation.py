@@ -5,11 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from halve import chains
-from halve.core import Acceptance, Bench, Change, Model, Stack, TensorAnswerer
+from halve.core import Bench, Change, Model, Stack, TensorAnswerer
 from halve.errors import ModelError
-from halve.techniques.inference.cascading import threshold_ladder
-
-_MOST_BATCHED = 16
 
 
 class Distillation:
@@ -33,7 +30,14 @@ class Distillation:
                 after=stack.with_last_only().with_model(last, student),
                 reason=f"taught by {bench.baseline.name} on {len(bench.workload.training):,} payloads",
             )
-            yield from self._first(stack, bench, student)
+            for place in chains.asked_first(stack, bench, student):
+                yield Change(
+                    lever=self.name,
+                    description=place.description,
+                    before=stack,
+                    after=place.stack,
+                    reason=f"{student.name} is sure enough for {place.accept_share:.1%} of requests",
+                )
 
     def nothing(self, stack: Stack, bench: Bench) -> str:
         """Say why no student was proposed."""
@@ -62,27 +66,6 @@ class Distillation:
                 parameters={"student": kind, **chains.shown(chains.text_recipe(lesson, kind))},
                 build=partial(chains.write_text_student, kind=kind, bench=bench, lesson=lesson, name=name),
             )[:1]  # nearly all of it is look-ups: integers save nothing
-
-    def _first(self, stack: Stack, bench: Bench, student: Model) -> Iterator[Change]:
-        quick, dear = bench.outcomes(student), bench.outcomes(stack.models[-1])
-        if quick.probabilities is None:
-            return
-        most = min(_MOST_BATCHED, bench.service_curve(student, threads=1).max_batch_size)
-        for point in threshold_ladder(
-            cheap_probabilities=quick.probabilities,
-            cheap_scores=quick.scores,
-            dear_scores=dear.scores,
-            quality_drop_at_most=bench.workload.objective.quality_drop_at_most,
-            upper_bound=lambda _, scores: bench.drop_upper_bound(scores),
-        ):
-            accept = Acceptance(rule=point.rule, threshold=point.threshold)
-            yield Change(
-                lever=self.name,
-                description=f"{student.name} first, {point.rule.replace('_', ' ')} >= {point.threshold:.3f}",
-                before=stack,
-                after=stack.with_last_only().with_first_stage(student, accept, max_batch_size=most),
-                reason=f"{student.name} is sure enough for {point.accept_share:.1%} of requests",
-            )
 
 
 def _train_given(bench: Bench, given: Model, lesson: chains.Lesson, folder: Path) -> None:

@@ -40,12 +40,12 @@ class MixtureOfExperts:
                 name=name,
             ),
         )
-        for model in made:
+        for place in chains.instead_of_last(stack, bench, made):
             yield Change(
                 lever=self.name,
-                description=f"{stack.models[-1].name} replaced by {model.name}",
+                description=place.description,
                 before=stack,
-                after=stack.with_model(stack.models[-1].name, model),
+                after=place.stack,
                 reason=f"a token visits {ACTIVE} of {EXPERTS} experts; memory stays the same",
             )
 

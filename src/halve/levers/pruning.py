@@ -37,14 +37,14 @@ class Pruning:
                 parameters={"target_latency_ratio": ratio, **chains.shown(recipe)},
                 build=build,
             )
-            for model in made:
-                last = stack.models[-1].name
-                reason = f"cut to {ratio:.0%} of its seconds, then taught by {bench.baseline.name}"
-                places = {f"{last} replaced by {model.name}": stack.with_model(last, model)}
-                if len(stack.model_stages) > 1:  # fast enough, it needs nobody in front, and errs less
-                    places[f"{model.name} alone"] = stack.with_last_only().with_model(last, model)
-                for description, after in places.items():
-                    yield Change(lever=self.name, description=description, before=stack, after=after, reason=reason)
+            for place in chains.instead_of_last(stack, bench, made):
+                yield Change(
+                    lever=self.name,
+                    description=place.description,
+                    before=stack,
+                    after=place.stack,
+                    reason=f"cut to {ratio:.0%} of its seconds, then taught by {bench.baseline.name}",
+                )
             drops = [bench.drop_upper_bound(bench.outcomes(model).scores) for model in made]
             if not drops or min(drops) > bench.workload.objective.quality_drop_at_most:
                 return

@@ -1,0 +1,79 @@
+"""Where a model may stand in a stack: first, behind a threshold, or in the place of the last."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from halve.core import Acceptance, Bench, Model, Stack
+from halve.techniques.inference.cascading import threshold_ladder
+
+_MOST_BATCHED = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One stack that has the model in it.
+
+    Args:
+        stack: With the model, not fitted.
+        description: Of the change, for a rung.
+        accept_share: Share of the search examples that the first model answers; None where none was chosen anew.
+    """
+
+    stack: Stack
+    description: str
+    accept_share: float | None = None
+
+
+def asked_first(stack: Stack, bench: Bench, cheap: Model) -> Iterator[Place]:
+    """Yield the stack with `cheap` in front of its last model, by share of the quality budget, cautious first.
+
+    A model that is there already gets a new threshold; another first model makes room. Nothing without
+    probabilities. Every drop is counted from the baseline, also when the last model is itself a copy of it.
+    """
+    quick, dear = bench.outcomes(cheap), bench.outcomes(stack.models[-1])
+    if quick.probabilities is None:
+        return
+    most = min(_MOST_BATCHED, bench.service_curve(cheap, threads=1).max_batch_size)
+    start = stack if cheap in stack.models else stack.with_last_only()
+    for point in threshold_ladder(
+        cheap_probabilities=quick.probabilities,
+        cheap_scores=quick.scores,
+        dear_scores=dear.scores,
+        quality_drop_at_most=bench.workload.objective.quality_drop_at_most,
+        upper_bound=lambda _, scores: bench.drop_upper_bound(scores),
+    ):
+        accept = Acceptance(rule=point.rule, threshold=point.threshold)
+        yield Place(
+            stack=start.with_first_stage(cheap, accept, max_batch_size=most),
+            description=f"{cheap.name} first, {point.rule.replace('_', ' ')} >= {point.threshold:.3f}",
+            accept_share=point.accept_share,
+        )
+
+
+def instead_of_last(stack: Stack, bench: Bench, made: Sequence[Model]) -> Iterator[Place]:
+    """Yield the stack with each model in the place of the last, and where somebody stands in front, also without.
+
+    The fastest of them is also tried with new thresholds in front: they were chosen for another last model, and what
+    this one errs more must be made up for there.
+    """
+    last, several = stack.models[-1].name, len(stack.model_stages) > 1
+    for model in made:
+        yield Place(stack=stack.with_model(last, model), description=f"{last} replaced by {model.name}")
+        if several:  # fast enough, it needs nobody in front, and errs less
+            yield Place(stack=stack.with_last_only().with_model(last, model), description=f"{model.name} alone")
+    if several and made:
+        fastest = min(made, key=lambda model: _seconds_each(bench, model))
+        replaced = stack.with_model(last, fastest)
+        for place in asked_first(replaced, bench, stack.models[0]):
+            if place.stack != replaced:
+                yield Place(
+                    stack=place.stack,
+                    description=f"{last} replaced by {fastest.name}, {place.description}",
+                    accept_share=place.accept_share,
+                )
+
+
+def _seconds_each(bench: Bench, model: Model) -> float:
+    """Return the seconds of one answer in the largest batch, on one thread."""
+    curve = bench.service_curve(model, threads=1)
+    return float(curve.median_seconds[-1]) / curve.max_batch_size
