@@ -35,6 +35,7 @@ def student(task: Task, *, way: str, seed: int) -> torch.nn.Module:
         torch.manual_seed(1000 + seed)
         module = task.new_student()
     identity = {"way": way, "seed": seed, "code": source_sha256(), "task": task.name, "recipe": repr(task.recipe)}
+    identity["labelled_epochs"] = 0 if way == "halve" else task.labelled_epochs or 0
     unused = way == "halve" and task.recipe.alpha == 1
     data = task.inputs if unused else {**task.inputs, "labels": task.labels}
 
@@ -56,7 +57,7 @@ def _train(module: torch.nn.Module, task: Task, *, way: str, seed: int) -> None:
         labels = np.concatenate([task.labels, np.full(task.rows - labelled, -1, np.int64)])
         distil(module, task.inputs, task.cache(), labels=labels, recipe=recipe, augment=task.augment)
         return
-    equal = replace(recipe, alpha=0.0, epochs=round(total / updates(labelled, recipe)))
+    equal = replace(recipe, alpha=0.0, epochs=task.labelled_epochs or round(total / updates(labelled, recipe)))
     if way == "halve_labelled_rows":
         taught = replace(equal, alpha=recipe.alpha)
         distil(

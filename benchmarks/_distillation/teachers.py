@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Task:
         recipe: Of halve's way; others take its updates, batches and optimizer.
         augment: Of a batch; None for nothing.
         texts: Test queries, for timing.
+        labelled_epochs: Of the ways that see labelled rows alone; None for as many updates as halve's way has.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Task:
     recipe: Recipe
     augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     texts: tuple[str, ...] = ()
+    labelled_epochs: int | None = None
 
     @property
     def rows(self) -> int:
@@ -131,7 +133,7 @@ def vision_task(quick: bool) -> Task:
 
 def intents_task(quick: bool) -> Task:
     """Return the intents with one label in ten."""
-    return _intents(quick, labelled=500 if quick else INTENTS_LABELLED)
+    return replace(_intents(quick, labelled=500 if quick else INTENTS_LABELLED), labelled_epochs=LABELLED_EPOCHS)
 
 
 def intents_all_labels_task(quick: bool) -> Task:
@@ -170,6 +172,10 @@ VISION_ROWS, VISION_LABELLED = 30_000, 5_000
 INTENTS_LABELLED = 1_500
 """Queries whose intent a student may see, of 15,000 training queries and 30,000 variations of them."""
 
+LABELLED_EPOCHS = 60
+"""Best of 20, 60 and 180 for labels alone on the validation queries (83.2, 84.9 and 83.6 %, two seeds): 180 would be as
+many updates as halve's way has, and learns 1,500 queries by heart."""
+
 VISION = Recipe(
     epochs=8,
     learning_rate=0.2,
@@ -203,8 +209,9 @@ def _queries(count: int) -> tuple[list[str], NDArray[np.int64], list[str]]:
         :20_000
     ]
     near = near_words(word_vectors()[[pieces[word] for word in words]], words, count=6, least_cosine=0.4)
-    with torch.inference_mode():
-        alike = intents.trained_head()(intents.training_embeddings()).argmax(dim=1).numpy()
+    head, embeddings = intents.trained_head(), intents.training_embeddings()
+    with torch.no_grad():
+        alike = head(embeddings).argmax(dim=1).numpy()
     return texts, labels, augment_texts(texts, alike, count=count, seed=0, neighbours=near)
 
 
