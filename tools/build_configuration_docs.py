@@ -52,6 +52,11 @@ RULES: dict[str, tuple[str, object]] = {
 OWN = {
     "model.name": "unique among model, answerers and students",
     "training": "what distillation, pruning and mixture of experts may learn from; without it they do nothing",
+    "encoder": "what makes vectors of texts, for the semantic cache; without it that lever does nothing",
+    "encoder.file": "an ONNX file, relative to the config",
+    "encoder.entry": "or `module:function` returning a torch module that gives one vector per text",
+    "encoder.pooling": "how token states become one vector",
+    "encoder.preprocess": "as for `model`, of kind `wordpiece`",
     "students": "untrained networks that distillation may train, of the form of `model`, each with an `entry`",
     "model.file": "an ONNX file, relative to the config",
     "examples.payload": "column (array, for NPZ) that holds what is asked: a text, or a tensor",
@@ -100,6 +105,7 @@ OUTRO = """
 - `examples`: `file` or `entry`.
 - `model` and each of `answerers`: `file` or `entry`; each of `students`: `entry`.
 - `training`: `file` or `entry`.
+- `encoder`: `file` or `entry`.
 - `traffic`: `trace`, `file` or `generate`.
 """
 

@@ -11,6 +11,7 @@ from halve.core import Deployment, Gateway, ServiceCurve, Stack, Stage
 from halve.core.documents import load_yaml
 from halve.core.progress import Silent
 from halve.testing.tiny_service import STUDENTS, TRAINING, write_service
+from halve.testing.word_service import write_word_service
 
 
 @contextmanager
@@ -37,6 +38,37 @@ def training_bench(folder, *, changes=None):
             gateway=Gateway(instance_type="c6a.large"),
         )
         yield bench, stack
+
+
+@contextmanager
+def word_bench(folder, *, changes=None):
+    """Give a wired bench of the text service and its baseline's stack; the gateway's time is given."""
+    path = write_word_service(folder, changes=changes)
+    gateway = ServiceCurve(
+        model="gateway", threads=1, batch_sizes=(1,), samples_seconds=((0.0003,),), peak_memory_bytes=0
+    )
+    with entries.importable(path.parent):
+        bench = wire(
+            load_yaml(Config, path),
+            config_folder=path.parent,
+            runs=folder / "runs",
+            progress=Silent(),
+            measure_gateway=lambda workload: gateway,
+        ).bench
+        stack = Stack(
+            name="words",
+            models=(bench.baseline,),
+            stages=(Stage(kind="model", model="teacher"),),
+            deployments=(Deployment(model="teacher", instance_type="c6a.large"),),
+            gateway=Gateway(instance_type="c6a.large"),
+        )
+        yield bench, stack
+
+
+@pytest.fixture(scope="session")
+def open_word_bench():
+    """Return `word_bench`."""
+    return word_bench
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ LeverName = Literal[
     "right_sizing",
     "batching",
     "exact_cache",
+    "semantic_cache",
     "cascade",
     "quantization",
     "distillation",
@@ -24,7 +25,7 @@ LADDER: tuple[LeverName, ...] = get_args(LeverName)
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores, because it names a folder"
-RESERVED_NAMES = ("gateway", "exact_cache")
+RESERVED_NAMES = ("gateway", "exact_cache", "semantic-cache")
 """Stations and stages of their own."""
 
 
@@ -80,6 +81,28 @@ class ModelConfig:
             rule = f"{NAME_RULE}, and none of {', '.join(RESERVED_NAMES)}"
             raise InvalidParameterError("name of a model", rule=rule, value=self.name)
         exactly_one(f"model {self.name}", file=self.file, entry=self.entry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What makes vectors of texts, for the semantic cache; without it that lever does nothing.
+
+    Args:
+        file: An ONNX file that takes `input_ids` (and `attention_mask`, `token_type_ids`), relative to the config.
+        entry: Or `module:function` returning a torch module: `(input_ids, attention_mask)` to float32 (batch, any).
+        pooling: How token states (batch, tokens, any) become one vector: `mean` or `cls`.
+        preprocess: Always `wordpiece`.
+    """
+
+    file: str | None = None
+    entry: str | None = None
+    pooling: Literal["mean", "cls"] = "mean"
+    preprocess: Preprocess
+
+    def __post_init__(self) -> None:
+        exactly_one("encoder", file=self.file, entry=self.entry)
+        if self.preprocess.kind != "wordpiece":
+            raise InvalidParameterError("encoder.preprocess.kind", rule="wordpiece", value=self.preprocess.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +243,7 @@ class Config:
     model: ModelConfig
     answerers: tuple[ModelConfig, ...] = ()
     training: TrainingConfig | None = None
+    encoder: EncoderConfig | None = None
     students: tuple[ModelConfig, ...] = ()
     metric: Literal["accuracy"] = "accuracy"
     traffic: TrafficConfig

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 from halve.assembly import entries
-from halve.assembly.config import ModelConfig
+from halve.assembly.config import EncoderConfig, ModelConfig
 from halve.core import BuildModel, Model, Recipe
 from halve.errors import ConfigError
 
 _TOKENIZER = "tokenizer.json"
+_SAMPLES = (
+    "what is the weather like today",
+    "a much longer question, of some twenty words, that shows how padding is used",
+)
 
 
 class MakeModel(Protocol):
@@ -50,6 +54,40 @@ def adopt_model(given: ModelConfig, *, folder: Path, make: MakeModel) -> Model:
 
     made = make(model, build=build)
     return replace(made, preprocess=replace(given.preprocess, tokenizer_file=_path_of(made, _TOKENIZER)))
+
+
+def adopt_encoder(given: EncoderConfig, *, folder: Path, make: MakeModel) -> Model:
+    """Return the user's encoder as an ONNX file with its tokenizer; arguments as in `adopt_model`.
+
+    Raises:
+        ModelError: If a torch encoder gives no vector per text, or cannot be exported.
+    """
+    named = ModelConfig(name="encoder", file=given.file, entry=given.entry, preprocess=given.preprocess)
+    parameters = {"source": _source(named, folder), "pooling": given.pooling}
+    model = Model(name="encoder", engine="onnxruntime", recipe=Recipe(technique="given", parameters=parameters))
+
+    def build(target: Path) -> None:
+        shutil.copyfile(_tokenizer(named, folder), target / _TOKENIZER)
+        if given.entry is None:
+            shutil.copyfile(folder / str(given.file), target / "model.onnx")
+        else:
+            _export_encoder(given, target)
+
+    made = make(model, build=build)
+    return replace(made, preprocess=replace(given.preprocess, tokenizer_file=_path_of(made, _TOKENIZER)))
+
+
+def _export_encoder(given: EncoderConfig, target: Path) -> None:
+    from halve.engines.preprocess import WordPiece
+    from halve.engines.torch import build_module
+    from halve.techniques.compression.quantization import export_onnx
+
+    module = build_module(Model(name="encoder", engine="torch", entry=given.entry)).eval()
+    preprocess = replace(given.preprocess, tokenizer_file=_TOKENIZER)
+    tokenize = WordPiece(
+        Model(name="encoder", engine="torch", preprocess=preprocess), {_TOKENIZER: target / _TOKENIZER}
+    )
+    export_onnx(module, tokenize(list(_SAMPLES)), target / "model.onnx")
 
 
 def _path_of(model: Model, file_name: str) -> str | None:

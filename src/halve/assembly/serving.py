@@ -8,10 +8,10 @@ from pathlib import Path
 
 from halve.assembly import entries
 from halve.assembly.config import Config
+from halve.assembly.semantic import SharedCache, runner
 from halve.core import Answerer, Model, Stack
 from halve.core.documents import load_yaml
-from halve.engines import engine
-from halve.errors import ConfigError
+from halve.errors import ConfigError, InvalidParameterError
 from halve.levers.cascade import serve_acceptance
 from halve.levers.exact_cache import cache_key, serve_cache
 from halve.optimize.store import load_stack
@@ -24,21 +24,30 @@ from halve.units import SECONDS_PER_HOUR
 _log = logging.getLogger("halve.assembly")
 
 
-def make_chain(stack: Stack, *, folder: Path, catalogue: Catalogue | None = None) -> Chain:
+def make_chain(
+    stack: Stack, *, folder: Path, catalogue: Catalogue | None = None, cache_location: str | None = None
+) -> Chain:
     """Return the stack with all that its stages need.
 
     Args:
         stack: What to serve; models of the torch engine have their entry set.
         folder: What the models' file paths are relative to.
         catalogue: Prices, for the cost metric.
+        cache_location: Where a semantic cache lies: a SQLite file or a `postgresql://` address; None for a temporary
+            file.
     """
     prices = catalogue or Catalogue.load()
     kinds = {stack.gateway.instance_type, *(deployment.instance_type for deployment in stack.deployments)}
-    cache = stack.cache_stage
+    cache, shared = stack.cache_stage, _shared_cache(stack, folder=folder, location=cache_location)
     texts = stack.models[0].preprocess.kind == "wordpiece"
     return Chain(
         stack=stack,
-        load=lambda model, threads: load_checked(model, threads=threads, folder=folder),
+        load=lambda model, threads: (
+            shared.answerer(threads=threads)
+            if shared is not None and model.engine == "semantic_cache"
+            else load_checked(model, threads=threads, folder=folder)
+        ),
+        memory=shared,
         accepts={
             str(stage.model): serve_acceptance(stage.accept) for stage in stack.model_stages if stage.accept is not None
         },
@@ -48,6 +57,16 @@ def make_chain(stack: Stack, *, folder: Path, catalogue: Catalogue | None = None
         usd_per_vcpu_second={name: _usd_per_vcpu_second(prices, name) for name in kinds},
         takes=InputSpec(datatype="BYTES" if texts else "FP32"),
     )
+
+
+def _shared_cache(stack: Stack, *, folder: Path, location: str | None) -> SharedCache | None:
+    model = next((model for model in stack.models if model.engine == "semantic_cache"), None)
+    if model is None:
+        if location is not None:
+            rule = "given only for a stack with a semantic cache"
+            raise InvalidParameterError("cache", rule=rule, value=location)
+        return None
+    return SharedCache(model, folder=folder, location=location, data_version=stack.models[-1].fingerprint)
 
 
 def load_checked(model: Model, *, threads: int, folder: Path) -> Answerer:
@@ -60,7 +79,7 @@ def load_checked(model: Model, *, threads: int, folder: Path) -> Answerer:
         if file.path.endswith(f"/{MANIFEST_NAME}"):
             for warning in check_folder((folder / file.path).parent):
                 _log.warning("%s: %s", model.name, warning)
-    return engine(model.engine).load(model, threads=threads, folder=folder)
+    return runner(model.engine).load(model, threads=threads, folder=folder)
 
 
 def _usd_per_vcpu_second(catalogue: Catalogue, name: str) -> float:
@@ -74,6 +93,7 @@ def serve(
     config: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    cache: str | None = None,
     ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serve a stack file until SIGTERM or SIGINT.
@@ -83,6 +103,7 @@ def serve(
         config: The config it came from; needed if a model is Python code, which a stack file never names.
         host: Address to listen on.
         port: 0 lets the system choose.
+        cache: Where a semantic cache lies; see `make_chain`.
         ready: Called with the port once requests are taken.
 
     Raises:
@@ -96,7 +117,8 @@ def serve(
             given = load_yaml(Config, config)
             scope.enter_context(entries.importable(config.parent))
         stack = with_entries(stack, given, source=str(stack_path))
-        serve_gateway(Gateway(make_chain(stack, folder=stack_path.parent)), host=host, port=port, ready=ready)
+        chain = make_chain(stack, folder=stack_path.parent, cache_location=cache)
+        serve_gateway(Gateway(chain), host=host, port=port, ready=ready)
 
 
 def with_entries(stack: Stack, config: Config | None, *, source: str) -> Stack:

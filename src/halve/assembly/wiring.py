@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from halve.assembly import entries
 from halve.assembly.config import LADDER, Config, LeverName
-from halve.assembly.models import adopt_model
+from halve.assembly.models import adopt_encoder, adopt_model
+from halve.assembly.semantic import encode_texts, runner, stored_answers
 from halve.assembly.workload import fingerprint, load_workload
 from halve.core import (
     BatchPolicy,
@@ -25,7 +27,6 @@ from halve.core import (
     Workload,
 )
 from halve.core.documents import to_plain
-from halve.engines import engine
 from halve.errors import InvalidParameterError
 from halve.gate import PairedGate, drop_upper_bound
 from halve.levers.batching import Batching
@@ -36,6 +37,7 @@ from halve.levers.mixture_of_experts import MixtureOfExperts
 from halve.levers.pruning import Pruning
 from halve.levers.quantization import Quantization
 from halve.levers.right_sizing import RightSizing
+from halve.levers.semantic_cache import SemanticCaching
 from halve.measure.bench import MeasuringBench, Rules
 from halve.measure.host import describe_host, usable_cores
 from halve.pricing import Catalogue, InstanceType
@@ -47,6 +49,7 @@ LEVERS: dict[LeverName, Callable[[], Lever]] = {
     "right_sizing": RightSizing,
     "batching": Batching,
     "exact_cache": ExactCaching,
+    "semantic_cache": SemanticCaching,
     "cascade": Cascade,
     "quantization": Quantization,
     "distillation": Distillation,
@@ -95,12 +98,14 @@ def wire(
         cache_hits=cache_hits,
         fewest_replicas=fewest_replicas,
         drop_upper_bound=lambda before, after: drop_upper_bound(before, after, confidence=confidence),
+        stored_answers=stored_answers,
     )
+    questions = [example.payload for example in workload.search if isinstance(example.payload, str)]
     bench = MeasuringBench(
         workload=workload,
         folder=folder,
         baseline=Model(name=config.model.name, engine="torch"),
-        engine=engine,
+        engine=lambda name: runner(name, stored=questions),
         metric=Accuracy(),
         catalogue=catalogue,
         instances=instances,
@@ -110,6 +115,7 @@ def wire(
         rules=rules,
         seed=config.seed,
         progress=progress,
+        encode_texts=partial(encode_texts, folder=folder),
     )
 
     def make(model: Model, *, build: BuildModel) -> Model:
@@ -118,6 +124,8 @@ def wire(
     bench.baseline = adopt_model(config.model, folder=config_folder, make=make)
     bench.brought = [adopt_model(given, folder=config_folder, make=make) for given in config.answerers]
     bench.untrained = [adopt_model(given, folder=config_folder, make=make) for given in config.students]
+    if config.encoder is not None:
+        bench.encoder = adopt_encoder(config.encoder, folder=config_folder, make=make)
     gate = PairedGate(objective=config.objective)
     return Wired(
         config=config,
@@ -147,6 +155,8 @@ def _key(config: Config, workload: Workload) -> str:
     named = {"examples.entry": config.examples.entry, **named}
     if config.training is not None:
         named |= {"training.entry": config.training.entry, "training.augment": config.training.augment}
+    if config.encoder is not None:
+        named["encoder.entry"] = config.encoder.entry
     code = [entries.source_hash(entry, field=field) for field, entry in named.items() if entry]
     # Timings and INT8 files of another machine, or of another version of a library, answer another question.
     host = to_plain(describe_host())

@@ -28,9 +28,16 @@ from halve.cli.options import Command, debug_option, json_option
     show_envvar=True,
     help="0 takes any free port.",
 )
+@click.option(
+    "--cache",
+    metavar="PATH|URL",
+    envvar="HALVE_CACHE_LOCATION",
+    show_envvar=True,
+    help="Where a semantic cache lies: a SQLite file, or postgresql://...; a temporary file if not given.",
+)
 @json_option
 @debug_option
-def command(stack: Path, config: Path | None, host: str, port: int, as_json: bool) -> None:
+def command(stack: Path, config: Path | None, host: str, port: int, cache: str | None, as_json: bool) -> None:
     """Serve a STACK file until Ctrl-C: /v2/models/{name}/infer, /healthz, /metrics."""
     from halve.assembly import serve
 
@@ -40,6 +47,6 @@ def command(stack: Path, config: Path | None, host: str, port: int, as_json: boo
         click.echo(line)
 
     try:
-        serve(stack, config=config, host=host, port=port, ready=ready)
+        serve(stack, config=config, host=host, port=port, cache=cache, ready=ready)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

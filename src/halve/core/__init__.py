@@ -1,11 +1,13 @@
 """The nouns and the ports. Imports nothing of ours but `errors` and `units`."""
 
+from halve.core.encoding import Encoder, EncoderFingerprint, Pooling
 from halve.core.measurement import QUANTILE_LEVELS, Host, Latency, LedgerLine, Measurement
-from halve.core.model import EngineName, Model, ModelFile, Preprocess, Recipe
+from halve.core.model import EngineName, Model, ModelFile, Preprocess, Recipe, RunnerName
 from halve.core.ports import (
     Accepts,
     Advance,
     AnswerCache,
+    AnswerMemory,
     Answerer,
     Bench,
     BuildModel,
@@ -52,6 +54,7 @@ __all__ = [
     "Accepts",
     "Advance",
     "AnswerCache",
+    "AnswerMemory",
     "Answerer",
     "Augment",
     "BatchPolicy",
@@ -64,6 +67,8 @@ __all__ = [
     "Comparison",
     "ConfidenceRule",
     "Deployment",
+    "Encoder",
+    "EncoderFingerprint",
     "Engine",
     "EngineName",
     "Example",
@@ -84,6 +89,7 @@ __all__ = [
     "Objective",
     "Outcomes",
     "Payload",
+    "Pooling",
     "Prediction",
     "Preprocess",
     "Progress",
@@ -93,6 +99,7 @@ __all__ = [
     "ReplicaPolicy",
     "Request",
     "Run",
+    "RunnerName",
     "Rung",
     "Seconds",
     "ServiceCurve",

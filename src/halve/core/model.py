@@ -9,6 +9,10 @@ from typing import Literal
 EngineName = Literal["torch", "onnxruntime", "openvino", "openai_http", "recorded"]
 """Names of the engines in `halve.engines`; each runs one kind of model."""
 
+RunnerName = EngineName | Literal["semantic_cache"]
+"""What can stand behind a stage: an engine, or a semantic cache, which is an answerer like any other: an encoder, a
+policy that says how likely a stored answer is right, and a store that the serving process fills."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
@@ -49,7 +53,7 @@ class Model:
 
     Args:
         name: Unique within a stack.
-        engine: Which engine runs it.
+        engine: Which engine runs it; `semantic_cache` for a cache that answers.
         files: Its bytes, each with its SHA-256. Never pickled: ONNX, safetensors, GGUF, Parquet or JSON.
         entry: `module:function` that builds it, for models that are Python code. Only a config can
             set it, because its author runs it; a stack file or run folder is refused if it does.
@@ -61,7 +65,7 @@ class Model:
     """
 
     name: str
-    engine: EngineName
+    engine: RunnerName
     files: tuple[ModelFile, ...] = ()
     entry: str | None = None
     preprocess: Preprocess = field(default_factory=Preprocess)

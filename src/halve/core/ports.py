@@ -87,6 +87,18 @@ class Accepts(Protocol):
         ...
 
 
+class AnswerMemory(Protocol):
+    """What a semantic cache learns from: the last model's answers. Safe from any thread."""
+
+    def remember(self, payload: Payload, answer: CachedAnswer) -> None:
+        """Store an answer; it is on disk when this returns."""
+        ...
+
+    def close(self) -> None:
+        """Write what is noted and let go. May be called twice."""
+        ...
+
+
 class AnswerCache(Protocol):
     """A cache stage, as its lever serves it. Called from one thread only."""
 
@@ -168,6 +180,15 @@ class Bench(Protocol):
 
     def answerers(self) -> Sequence[Model]:
         """Return the answerers that the user brought or a lever made, cheapest first."""
+        ...
+
+    @property
+    def encoder(self) -> Model | None:
+        """What makes vectors of texts, if the config names it."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the encoder's vectors, float32 (n, dimension), unit length; there must be an encoder."""
         ...
 
     def students(self) -> Sequence[Model]:

@@ -178,10 +178,16 @@ class Stack:
             ),
         )
 
-    def with_first_stage(self, model: Model, accept: Acceptance, *, max_batch_size: int) -> "Stack":
+    def with_first_stage(self, model: Model, accept: Acceptance, *, max_batch_size: int, behind: int = 0) -> "Stack":
         """Return the stack with this model asked first, behind the cache; one that is there gets a new threshold.
 
         It runs on one thread of the last model's instance type.
+
+        Args:
+            model: Asked first.
+            accept: When its answers stand.
+            max_batch_size: Most of its batches.
+            behind: So many model stages stay in front of it.
         """
         stage = Stage(kind="model", model=model.name, accept=accept)
         if model in self.models:
@@ -191,12 +197,21 @@ class Stack:
             instance_type=self.deployments[-1].instance_type,
             batch=BatchPolicy(max_batch_size=max_batch_size),
         )
-        at = len(self.stages) - len(self.model_stages)
+        at = len(self.stages) - len(self.model_stages) + behind
         return replace(
             self,
-            models=(model, *self.models),
+            models=(*self.models[:behind], model, *self.models[behind:]),
             stages=(*self.stages[:at], stage, *self.stages[at:]),
-            deployments=(deployment, *self.deployments),
+            deployments=(*self.deployments[:behind], deployment, *self.deployments[behind:]),
+        )
+
+    def without_model(self, name: str) -> "Stack":
+        """Return the stack without a model that is not the last, its stage and its deployment."""
+        return replace(
+            self,
+            models=tuple(model for model in self.models if model.name != name),
+            stages=tuple(stage for stage in self.stages if stage.model != name),
+            deployments=tuple(deployment for deployment in self.deployments if deployment.model != name),
         )
 
     def with_last_only(self) -> "Stack":

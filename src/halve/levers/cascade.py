@@ -36,19 +36,18 @@ class Cascade:
 
     @staticmethod
     def _candidates(stack: Stack, bench: Bench) -> list[Model]:
-        """Return the first model that is there, and the answerers cheaper than the last that no other one outdoes."""
+        """Return the models in front that are there, and the answerers cheaper than the last that none outdoes."""
         # What another lever made of the dear model is an answerer too: too wrong to replace it, it may still go first.
         known = list(bench.answerers())
         names = [model.name for model in known]
         cheaper = known[: names.index(stack.models[-1].name)] if stack.models[-1].name in names else known
-        first = list(stack.models[:1]) if len(stack.model_stages) > 1 else []
         best, front = -1.0, []
         for model in cheaper:  # by rising cost: one that answers no better than a cheaper one is outdone
             quality = bench.outcomes(model).quality
             if quality > best and model not in stack.models:
                 front.append(model)
             best = max(best, quality)
-        return [*first, *front]
+        return [*stack.models[:-1], *front]
 
 
 def accepted_mask(probabilities: NDArray[np.float32], accept: Acceptance) -> NDArray[np.bool_]:

@@ -7,22 +7,28 @@ process or after a kill -9, reads the file. This module decides nothing.
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from halve.core import (
     Answerer,
     BuildModel,
     Engine,
-    EngineName,
     FloatArray,
     InstanceType,
     Measure,
     Metric,
     Model,
     Outcomes,
+    Payload,
     Progress,
+    RunnerName,
     Seconds,
     ServiceCurve,
     Split,
@@ -42,6 +48,16 @@ from halve.pricing import Catalogue
 _log = logging.getLogger("halve.measure")
 
 
+class StoredAnswers(Protocol):
+    """What a semantic cache would answer, as its lever says."""
+
+    def __call__(
+        self, model: Model, payloads: Sequence[Payload], table: Outcomes, *, folder: Path
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return answers (n,) and probabilities (n, classes) of a cache that holds the table's other answers."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What the techniques decide, passed in so that measuring knows none of them."""
@@ -50,6 +66,7 @@ class Rules:
     cache_hits: CacheHits
     fewest_replicas: Fewest
     drop_upper_bound: Callable[[FloatArray, FloatArray], float]
+    stored_answers: StoredAnswers | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -70,12 +87,14 @@ class MeasuringBench:
         rules: Decisions of the techniques.
         seed: Of every draw.
         progress: Where bars go.
+        encoder: What makes vectors of texts.
+        encode_texts: Makes them; needed with an encoder.
     """
 
     workload: Workload
     baseline: Model
     folder: Path
-    engine: Callable[[EngineName], Engine]
+    engine: Callable[[RunnerName], Engine]
     metric: Metric
     catalogue: Catalogue
     instances: Sequence[InstanceType]
@@ -85,6 +104,8 @@ class MeasuringBench:
     rules: Rules
     seed: int
     progress: Progress
+    encoder: Model | None = None
+    encode_texts: Callable[[Model, Sequence[str]], NDArray[np.float32]] | None = None
     _made: dict[str, Model] = field(default_factory=dict, init=False)
     _outcomes: dict[Path, Outcomes] = field(default_factory=dict, init=False)
     _curves: dict[Path, ServiceCurve] = field(default_factory=dict, init=False)
@@ -105,6 +126,8 @@ class MeasuringBench:
 
     def _profile_outcomes(self, model: Model, split: Split) -> Outcomes:
         examples = self.workload.examples(split)
+        if model.engine == "semantic_cache":
+            return self._stored_outcomes(model, split)
         answerer = self.load(model, threads=usable_cores())
         try:
             with self.progress.task(f"answers of {model.name} ({split})", total=len(examples)) as advance:
@@ -120,6 +143,34 @@ class MeasuringBench:
                 return outcomes
         finally:
             answerer.close()
+
+    def _stored_outcomes(self, model: Model, split: Split) -> Outcomes:
+        """Return what a cache full of the baseline's answers to the other examples of the split would answer."""
+        if self.rules.stored_answers is None:
+            raise InvalidParameterError("rules.stored_answers", rule="given for a semantic cache", value=None)
+        examples, table = self.workload.examples(split), self.outcomes(self.baseline, split=split)
+        payloads = [example.payload for example in examples]
+        with self.progress.task(f"answers of {model.name} ({split})", total=len(examples)) as advance:
+            began = time.perf_counter()
+            answers, rows = self.rules.stored_answers(model, payloads, table, folder=self.folder)
+            each = (time.perf_counter() - began) / len(examples)
+            advance(len(examples))
+        return Outcomes(
+            model=model.name,
+            answers=answers,
+            scores=self.metric.score(answers, [example.reference for example in examples]),
+            compute_seconds=np.full(len(examples), each),
+            probabilities=rows,
+        )
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the encoder's vectors, float32 (n, dimension), unit length."""
+        if self.encoder is None or self.encode_texts is None:
+            raise InvalidParameterError("encoder", rule="named in the config", value=None)
+        with self.progress.task(f"vectors of {len(texts):,} texts", total=1) as advance:
+            vectors = self.encode_texts(self.encoder, texts)
+            advance()
+        return vectors
 
     def _check_classes(self, model: Model, outcomes: Outcomes) -> None:
         labels, rows = self.workload.labels, outcomes.probabilities

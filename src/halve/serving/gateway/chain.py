@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from halve.core import Accepts, AnswerCache, Answerer, Deployment, Model, Payload, Stack
+from halve.core import Accepts, AnswerCache, Answerer, AnswerMemory, Deployment, Model, Payload, Stack
 from halve.errors import InvalidParameterError
 
 LoadAnswerer = Callable[[Model, int], Answerer]
@@ -60,6 +60,7 @@ class Chain:
         accepts: For every model stage but the last: which answers stand.
         cache: For a stack with a cache stage.
         cache_key: For a stack with a cache stage: equal bytes mean the identical request.
+        memory: Told what the last model answers, for a stack with a semantic cache; closed with the gateway.
         labels: Class names in the order of the models' outputs.
         usd_per_vcpu_second: Price of one vCPU, for every instance type of the stack.
         takes: What an item must look like.
@@ -73,6 +74,7 @@ class Chain:
     accepts: Mapping[str, Accepts] = field(default_factory=dict)
     cache: AnswerCache | None = None
     cache_key: Callable[[Payload], bytes] | None = None
+    memory: AnswerMemory | None = None
     labels: tuple[str, ...] = ()
     usd_per_vcpu_second: Mapping[str, float]
     takes: InputSpec = field(default_factory=InputSpec)

@@ -16,6 +16,7 @@ from halve.errors import EnvironmentFailedError, HalveError
 from halve.serving.gateway.chain import CACHE_STAGE, Answered, Chain, Limits
 from halve.serving.gateway.isolate import Outcome
 from halve.serving.gateway.metrics import GATEWAY, Metrics
+from halve.serving.gateway.remembering import Remembering
 from halve.serving.gateway.station import OnBatch, Station
 from halve.serving.gateway.ticket import Asked, Ticket
 
@@ -46,6 +47,8 @@ class Gateway:
         self._in_flight = 0
         self._state = "loading"
         self._drained = asyncio.Event()
+        self._memory = None if chain.memory is None else Remembering(chain.memory)
+        self._last = links[-1].model.name
 
     @property
     def is_ready(self) -> bool:
@@ -141,6 +144,8 @@ class Gateway:
         for ticket, result in settled:
             if isinstance(result, Answered):
                 self.metrics.answered(result.stage)
+                if self._memory is not None and result.stage == self._last:
+                    self._memory.put(ticket.payload, _to_cache(result))
                 if ticket.key is not None and self.chain.cache is not None:
                     self.chain.cache.put(ticket.key, _to_cache(result), now_seconds=time.monotonic())
             ticket.asked.settle(ticket.index, result)
@@ -159,6 +164,8 @@ class Gateway:
         for station in self._stations:
             left = await loop.run_in_executor(None, station.close)
             self._settle([(ticket, _stopping()) for ticket in left])
+        if self._memory is not None:
+            await loop.run_in_executor(None, self._memory.close)
 
 
 def _stopping() -> EnvironmentFailedError:

@@ -1,0 +1,54 @@
+"""Writes answers into a memory, one after the other, beside the event loop: a disk must not hold up requests."""
+
+import logging
+import threading
+from queue import Full, Queue
+from typing import final
+
+from halve.core import AnswerMemory, CachedAnswer, Payload
+from halve.errors import HalveError
+
+MOST_WAITING = 10_000
+"""Answers that wait to be written; more are not remembered, which costs a later hit and no request."""
+
+_log = logging.getLogger("halve.serving")
+
+
+@final
+class Remembering:
+    """A thread that tells a memory what was answered.
+
+    Args:
+        memory: Closed with this.
+    """
+
+    def __init__(self, memory: AnswerMemory) -> None:
+        self._memory = memory
+        self._waiting: Queue[tuple[Payload, CachedAnswer] | None] = Queue(MOST_WAITING)
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="halve-remembering", daemon=True)
+        self._thread.start()
+
+    def put(self, payload: Payload, answer: CachedAnswer) -> bool:
+        """Queue an answer; False if too many wait. Never blocks."""
+        try:
+            self._waiting.put_nowait((payload, answer))
+        except Full:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Write what waits, then close the memory. May be called twice."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+        self._memory.close()
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            try:
+                self._memory.remember(*item)
+            except HalveError as error:  # the answer was given all the same: say it once, and go on
+                if not self._failed:
+                    _log.warning("an answer could not be remembered: %s", error)
+                self._failed = True

@@ -1,0 +1,73 @@
+"""A question that means the same as an earlier one gets its stored answer.
+
+From the inside out: `wording`, `lexicon` and `differences` compare two texts, `evidence` looks at a question's neighbours,
+`scorer` (logistic regression, trees, a network) says how likely a stored answer is right, `thresholds` proves where to draw
+the line and `policy` decides. `partition` keeps tenants, prompts and tools apart, `store` says what a store promises
+(`sqlite`, `postgres`), `cache` is what serves, `single_flight` merges what is under way. Vectors, models and the network
+are passed in.
+"""
+
+from halve.techniques.inference.caching.semantic.among import lookups_among
+from halve.techniques.inference.caching.semantic.cache import Lookup as CacheLookup
+from halve.techniques.inference.caching.semantic.cache import SemanticCache, SemanticCounts
+from halve.techniques.inference.caching.semantic.evidence import Lookup
+from halve.techniques.inference.caching.semantic.eviction import Limits
+from halve.techniques.inference.caching.semantic.fitting import (
+    FittedPolicy,
+    LabelledLookup,
+    LabelledPairs,
+    calibrated,
+    fit_assessor,
+    fit_policy,
+)
+from halve.techniques.inference.caching.semantic.neighbour import Decision, Neighbour
+from halve.techniques.inference.caching.semantic.partition import (
+    Scope,
+    cacheable,
+    content_digest,
+    from_chat_request,
+    partition_key,
+)
+from halve.techniques.inference.caching.semantic.policy import HitPolicy, default_policy
+from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
+from halve.techniques.inference.caching.semantic.postgres import PostgresStore
+from halve.techniques.inference.caching.semantic.single_flight import SingleFlight
+from halve.techniques.inference.caching.semantic.sqlite import SQLiteStore
+from halve.techniques.inference.caching.semantic.store import EntryStore
+from halve.techniques.inference.caching.semantic.thresholds import (
+    ThresholdChoice,
+    choose_threshold,
+    precision_recall_curve,
+)
+
+__all__ = [
+    "CacheLookup",
+    "Decision",
+    "EntryStore",
+    "FittedPolicy",
+    "HitPolicy",
+    "LabelledLookup",
+    "LabelledPairs",
+    "Limits",
+    "Lookup",
+    "Neighbour",
+    "PooledThresholds",
+    "PostgresStore",
+    "SQLiteStore",
+    "Scope",
+    "SemanticCache",
+    "SemanticCounts",
+    "SingleFlight",
+    "ThresholdChoice",
+    "cacheable",
+    "calibrated",
+    "choose_threshold",
+    "content_digest",
+    "default_policy",
+    "fit_assessor",
+    "fit_policy",
+    "from_chat_request",
+    "lookups_among",
+    "partition_key",
+    "precision_recall_curve",
+]

@@ -1,0 +1,239 @@
+"""What is said of a look-up before any threshold: which neighbour to ask about, and P(its answer is right)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halve.errors import InvalidParameterError
+from halve.techniques.inference.caching.semantic.evidence import (
+    LOOKUP_NAMES,
+    PAIR_NAMES,
+    Lookup,
+    Vectors,
+    lookup_evidence,
+    pair_evidence,
+)
+from halve.techniques.inference.caching.semantic.logistic import probabilities
+from halve.techniques.inference.caching.semantic.packing import packed, unpacked
+from halve.techniques.inference.caching.semantic.rarity import Rarity
+from halve.techniques.inference.caching.semantic.scorer import Scorer
+from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES, checked_vetoes, first_veto
+from halve.techniques.inference.caching.semantic.wording import wording
+
+Array = NDArray[np.float64]
+
+NAMES = (*LOOKUP_NAMES, *PAIR_NAMES)
+"""Evidence that the scorer of look-ups gets."""
+
+CANDIDATES = 4
+"""Nearest neighbours whose pairs are scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What is said of one look-up.
+
+    Args:
+        candidate: The neighbour to ask about, from 0; None if there is none or all are forbidden.
+        probability: That its answer is right, in [0, 1]; 0 without a candidate.
+        veto: What forbids the best-scoring neighbour, if anything does.
+        same_words: Whether the candidate has the question's very words.
+    """
+
+    candidate: int | None
+    probability: float
+    veto: str = ""
+    same_words: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairRows:
+    """Pairs of question and neighbour of many look-ups, one after the other.
+
+    Args:
+        starts: int64 (look-ups + 1,): look-up i has rows starts[i] to starts[i + 1].
+        evidence: float64 (rows, len(PAIR_NAMES)).
+        ones, others: float32 (rows, d): vectors of questions and neighbours; None if some look-up has none.
+        vetoes: (rows,): what forbids each pair, empty if nothing does.
+        same_words: bool (rows,): whether both have the very same words.
+    """
+
+    starts: NDArray[np.int64]
+    evidence: Array
+    ones: Vectors | None
+    others: Vectors | None
+    vetoes: tuple[str, ...]
+    same_words: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assessor:
+    """Vetoes and scorers.
+
+    Args:
+        vetoes: Names of rules, see `vetoes.VETOES`.
+        pair_scorer: P(two questions have one answer) from PAIR_NAMES; without it the cosine stands for it.
+        lookup_scorer: P(the candidate's answer is right) from NAMES; without it the pair's probability stands.
+        rarity: Weight of words in the evidence.
+        candidates: Nearest neighbours whose pairs are scored, >= 1.
+
+    Raises:
+        InvalidParameterError: If a veto is unknown, there are no candidates, or a scorer has other columns.
+    """
+
+    vetoes: tuple[str, ...] = DEFAULT_VETOES
+    pair_scorer: Scorer | None = None
+    lookup_scorer: Scorer | None = None
+    rarity: Rarity = field(default_factory=Rarity)
+    candidates: int = CANDIDATES
+
+    def __post_init__(self) -> None:
+        checked_vetoes(self.vetoes)
+        if self.candidates < 1:
+            raise InvalidParameterError("candidates", rule="at least 1", value=self.candidates)
+        if self.lookup_scorer is not None and self.pair_scorer is None:
+            raise InvalidParameterError("lookup_scorer", rule="given with a pair scorer only", value="one without")
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether probabilities are learned; otherwise they are cosines."""
+        return self.pair_scorer is not None
+
+    def assess(self, lookups: Sequence[Lookup]) -> list[Assessment]:
+        """Return what is said of each look-up; none changes what is said of another."""
+        rows = self.rows(lookups)
+        logits = self.pair_logits(rows)
+        chosen = [self.choose(rows, logits, number) for number in range(len(lookups))]
+        if self.pair_scorer is None:
+            found = np.clip(rows.evidence[:, 0], 0.0, 1.0)
+            sure = [0.0 if place is None else float(found[rows.starts[at] + place]) for at, place in enumerate(chosen)]
+        else:
+            sure = self._probabilities(lookups, rows, logits, chosen)
+        return [self._assessment(rows, logits, at, chosen[at], sure[at]) for at in range(len(lookups))]
+
+    def rows(self, lookups: Sequence[Lookup]) -> PairRows:
+        """Return the pairs of question and neighbour that are to be scored."""
+        kept = [lookup.neighbours[: self.candidates] for lookup in lookups]
+        pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
+        evidence = pair_evidence(
+            [text for text, _ in pairs],
+            [near.text for _, near in pairs],
+            cosines=[near.cosine for _, near in pairs],
+            rarity=self.rarity,
+        )
+        vetoes = [first_veto(text, near.text, names=self.vetoes) for text, near in pairs]
+        ones, others = self._vectors(lookups)
+        return PairRows(
+            starts=np.concatenate([[0], np.cumsum([len(nearest) for nearest in kept])]).astype(np.int64),
+            evidence=evidence,
+            ones=ones,
+            others=others,
+            vetoes=tuple(veto.says if veto else "" for veto in vetoes),
+            same_words=np.array(
+                [wording(text).text == wording(near.text).text for text, near in pairs], dtype=np.bool_
+            ),
+        )
+
+    def pair_logits(self, rows: PairRows) -> Array:
+        """Return what orders the pairs: the scorer's log-odds, or cosines without a scorer."""
+        if self.pair_scorer is None or not len(rows.evidence):
+            return rows.evidence[:, 0]
+        return self.pair_scorer.logits(rows.evidence, rows.ones, rows.others)
+
+    def choose(self, rows: PairRows, logits: Array, number: int) -> int | None:
+        """Return the neighbour to ask about: the best-scoring that nothing forbids; the nearest of ties."""
+        start, end = int(rows.starts[number]), int(rows.starts[number + 1])
+        allowed = [place for place in range(start, end) if not rows.vetoes[place]]
+        best = max(allowed, key=lambda place: (rows.same_words[place], logits[place]), default=None)
+        return None if best is None else best - start
+
+    def lookup_features(
+        self, lookups: Sequence[Lookup], rows: PairRows, logits: Array, chosen: Sequence[int | None]
+    ) -> tuple[NDArray[np.int64], Array]:
+        """Return which look-ups have a candidate, int64 (m,), and their evidence, float64 (m, len(NAMES))."""
+        asked = [at for at, place in enumerate(chosen) if place is not None]
+        features = np.empty((len(asked), len(NAMES)))
+        for row, at in enumerate(asked):
+            place, start = chosen[at], int(rows.starts[at])
+            assert place is not None
+            around = lookup_evidence(
+                lookups[at].neighbours, logits=logits[start : rows.starts[at + 1]], candidate=place
+            )
+            features[row, : len(LOOKUP_NAMES)] = around
+            features[row, len(LOOKUP_NAMES) :] = rows.evidence[start + place]
+        return np.array(asked, dtype=np.int64), features
+
+    def _probabilities(
+        self, lookups: Sequence[Lookup], rows: PairRows, logits: Array, chosen: Sequence[int | None]
+    ) -> list[float]:
+        asked = np.array([at for at, place in enumerate(chosen) if place is not None], dtype=np.int64)
+        if self.lookup_scorer is not None:
+            asked, features = self.lookup_features(lookups, rows, logits, chosen)
+            found = self.lookup_scorer.probabilities(features)
+        else:
+            places = np.array([rows.starts[at] + (chosen[at] or 0) for at in asked.tolist()], dtype=np.int64)
+            found = probabilities(logits[places])
+        sure = np.zeros(len(lookups))
+        sure[asked] = found
+        listed: list[float] = sure.tolist()
+        return listed
+
+    def _assessment(self, rows: PairRows, logits: Array, at: int, candidate: int | None, sure: float) -> Assessment:
+        start, end = int(rows.starts[at]), int(rows.starts[at + 1])
+        best = start + int(np.argmax(logits[start:end])) if end > start else None
+        veto = rows.vetoes[best] if best is not None else ""
+        if candidate is None:
+            return Assessment(candidate=None, probability=0.0, veto=veto)
+        same = bool(rows.same_words[start + candidate])
+        return Assessment(candidate=candidate, probability=1.0 if same else sure, veto=veto, same_words=same)
+
+    def _vectors(self, lookups: Sequence[Lookup]) -> tuple[Vectors | None, Vectors | None]:
+        if self.pair_scorer is None or not self.pair_scorer.dimension:
+            return None, None
+        return gathered_vectors(lookups, self.candidates)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return everything as plain JSON-able values; `from_document` is the way back, bit for bit."""
+        return {
+            "vetoes": list(self.vetoes),
+            "candidates": self.candidates,
+            "pair_scorer": None if self.pair_scorer is None else self.pair_scorer.to_document(),
+            "lookup_scorer": None if self.lookup_scorer is None else self.lookup_scorer.to_document(),
+            "rarity": None if self.rarity.weights is None else packed(self.rarity.weights),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Assessor":
+        """Return the assessor that a document describes.
+
+        Raises:
+            InvalidParameterError: If something is damaged or was fitted for other evidence.
+            KeyError: If something is missing.
+        """
+        pair, lookup, rarity = (document[name] for name in ("pair_scorer", "lookup_scorer", "rarity"))
+        return cls(
+            vetoes=tuple(document["vetoes"]),
+            candidates=int(document["candidates"]),
+            pair_scorer=None if pair is None else Scorer.from_document(pair, names=PAIR_NAMES),
+            lookup_scorer=None if lookup is None else Scorer.from_document(lookup, names=NAMES),
+            rarity=Rarity(None if rarity is None else unpacked(rarity)),
+        )
+
+
+def gathered_vectors(lookups: Sequence[Lookup], candidates: int) -> tuple[Vectors | None, Vectors | None]:
+    """Return the vectors of questions and of their first neighbours, row by row; None if some look-up has none."""
+    ones, others = [], []
+    for lookup in lookups:
+        if lookup.vector is None or lookup.vectors is None:
+            if lookup.neighbours:
+                return None, None
+            continue
+        count = min(candidates, len(lookup.neighbours))
+        ones.append(np.broadcast_to(lookup.vector, (count, len(lookup.vector))))
+        others.append(lookup.vectors[:count])
+    if not ones:
+        return None, None
+    return np.concatenate(ones).astype(np.float32), np.concatenate(others).astype(np.float32)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halve.errors import InvalidParameterError
+from halve.techniques.inference.caching.semantic.among import lookups_among
+
+
+def unit(rows):
+    array = np.asarray(rows, np.float32)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
+
+
+def test_each_text_finds_the_others_nearest_first():
+    vectors = unit([[1, 0], [1, 0.1], [0, 1]])
+    first, second, third = lookups_among(["a", "b", "c"], vectors, ["x", "y", "x"], count=2)
+    assert [near.text for near in first.neighbours] == ["b", "c"]
+    assert [near.answer for near in first.neighbours] == ["y", "x"]
+    assert first.neighbours[0].cosine == pytest.approx(1 / np.sqrt(1.01), abs=1e-6)
+    assert [near.text for near in second.neighbours] == ["a", "c"]
+    assert [near.entry for near in third.neighbours] == [1, 0]
+    np.testing.assert_array_equal(first.vectors, vectors[[1, 2]])
+
+
+def test_an_identical_text_is_no_neighbour():
+    vectors = unit([[1, 0], [1, 0], [0, 1]])
+    first, *_ = lookups_among(["a", "a", "b"], vectors, ["x", "x", "y"])
+    assert [near.text for near in first.neighbours] == ["b"]
+
+
+def test_a_text_alone_finds_nothing():
+    (only,) = lookups_among(["a"], unit([[1, 0]]), ["x"])
+    assert only.neighbours == ()
+    assert only.vectors.shape == (0, 2)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**16))
+def test_it_is_the_sort_by_cosine(n, count, seed):
+    random = np.random.default_rng(seed)
+    vectors = unit(random.normal(size=(n, 5)))
+    texts = [f"text {number}" for number in range(n)]
+    for row, lookup in enumerate(lookups_among(texts, vectors, texts, count=count)):
+        cosines = [near.cosine for near in lookup.neighbours]
+        assert cosines == sorted(cosines, reverse=True)
+        assert len(cosines) == min(count, n - 1)
+        assert row not in {near.entry for near in lookup.neighbours}
+        others = np.delete(vectors @ vectors[row], row)
+        np.testing.assert_allclose(cosines, np.sort(others)[::-1][:count], atol=1e-6)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(InvalidParameterError, match="equally many"):
+        lookups_among(["a"], unit([[1, 0], [0, 1]]), ["x"])
+    with pytest.raises(InvalidParameterError, match="count must be at least 1"):
+        lookups_among(["a"], unit([[1, 0]]), ["x"], count=0)

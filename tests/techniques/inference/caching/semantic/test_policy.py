@@ -1,0 +1,127 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halve.errors import InvalidParameterError
+from halve.techniques.inference.caching.semantic.assessment import Assessor
+from halve.techniques.inference.caching.semantic.evidence import Lookup
+from halve.techniques.inference.caching.semantic.neighbour import Neighbour
+from halve.techniques.inference.caching.semantic.policy import HitPolicy, Promise, default_policy
+from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
+from halve.techniques.inference.caching.semantic.thresholds import NEVER, choose_threshold
+
+OFF, ON = "how do I turn off dark mode", "how do I turn on dark mode"
+
+
+def near(text, cosine, entry=7, answer="a"):
+    return Neighbour(entry=entry, text=text, answer=answer, cosine=cosine)
+
+
+def test_without_labels_a_near_question_is_a_hit_and_says_that_nothing_is_proved():
+    decision = default_policy().decide(OFF, [near("turn dark mode off, how", 0.97)])
+    assert (decision.hit, decision.entry, decision.probability) == (True, 7, 0.97)
+    assert decision.reason == "unproven: cosine 0.970, at least 0.950"
+    assert default_policy().promise is None
+
+
+def test_misses_say_why():
+    policy = default_policy()
+    assert policy.decide(OFF, []).reason == "nothing stored is near"
+    assert policy.decide(OFF, [near("dark mode off", 0.8)]).reason == "unproven: cosine 0.800, below 0.950"
+    vetoed = policy.decide(OFF, [near(ON, 0.999)])
+    assert (vetoed.hit, vetoed.entry, vetoed.probability) == (False, None, 0)
+    assert vetoed.reason == "veto: a word stands against its contrary"
+    never = HitPolicy(threshold=NEVER).decide(OFF, [near(OFF, 1.0)])
+    assert (never.hit, never.reason) == (False, "the cache is not enabled: no threshold keeps the promise")
+
+
+def test_the_same_words_hit_at_any_threshold_up_to_1():
+    decision = HitPolicy(threshold=1.0).decide(OFF, [near(OFF, 0.9999)])
+    assert (decision.hit, decision.probability, decision.reason) == (True, 1.0, "the same words")
+
+
+neighbours = st.lists(
+    st.tuples(st.sampled_from([OFF, ON, "dark mode", "2 modes", "3 modes", ""]), st.floats(-1, 1)), max_size=5
+).map(
+    lambda rows: [
+        near(text, cosine, entry=place, answer=text)
+        for place, (text, cosine) in enumerate(sorted(rows, key=lambda row: -row[1]))
+    ]
+)
+
+
+@given(st.sampled_from([OFF, "2 modes", "mode"]), neighbours, st.floats(0.01, 1))
+def test_a_hit_is_an_offered_entry_at_or_above_the_threshold(text, offered, threshold):
+    policy = HitPolicy(threshold=threshold)
+    decision = policy.decide(text, offered)
+    assert decision.hit == (decision.entry is not None)
+    assert 0 <= decision.probability <= 1
+    assert decision.reason
+    if decision.hit:
+        assert decision.probability >= threshold
+        assert decision.entry in {neighbour.entry for neighbour in offered}
+    assert policy.decide(text, offered) == decision
+    assert policy.decide_many([Lookup(text=text, neighbours=tuple(offered))] * 2) == [decision, decision]
+
+
+@given(st.sampled_from([OFF, "2 modes", "mode"]), neighbours, st.floats(0.01, 0.99))
+def test_a_lower_threshold_never_misses_what_a_higher_one_serves(text, offered, threshold):
+    strict, loose = (HitPolicy(threshold=value).decide(text, offered) for value in (1.0, threshold))
+    assert loose.hit or not strict.hit
+
+
+def test_a_policy_is_a_readable_file():
+    choice = choose_threshold([0.9] * 100, [True] * 99 + [False], precision_at_least=0.9)
+    pooled = PooledThresholds(pool=choice.threshold)
+    pooled.observe(cluster="a", entry=7, probability=0.9, right=True)
+    policy = HitPolicy(
+        threshold=choice.threshold,
+        assessor=Assessor(vetoes=("polarity",)),
+        promise=Promise.of(choice),
+        pooled=pooled,
+    )
+    document = json.loads(json.dumps(policy.to_document()))
+    again = HitPolicy.from_document(document)
+    assert document["schema"] == "halve.hit-policy/1"
+    assert document["promise"]["right_hits"] == 99
+    assert again.to_document() == document
+    assert again.promise == policy.promise
+    offered = [near("dark mode off", 0.93)]
+    assert again.decide(OFF, offered) == policy.decide(OFF, offered)
+
+
+def test_a_promise_without_a_threshold_has_no_hits():
+    promise = Promise.of(choose_threshold([0.9], [True], precision_at_least=0.9))
+    assert (promise.hits, promise.right_hits, promise.look_ups) == (0, 0, 1)
+    assert promise.reason.startswith("do not enable")
+
+
+@pytest.mark.parametrize(
+    ("document", "match"),
+    [
+        ([], "schema must be 'halve.hit-policy/1'. Got 'list'"),
+        ({}, "schema must be 'halve.hit-policy/1'. Got None"),
+        (default_policy().to_document() | {"schema": "halve.hit-policy/2"}, "Got 'halve.hit-policy/2'"),
+        ({"schema": "halve.hit-policy/1"}, "a whole policy document"),
+        (default_policy().to_document() | {"assessor": None}, "a whole policy document"),
+        (default_policy().to_document() | {"promise": {}}, "a whole policy document"),
+        (default_policy().to_document() | {"threshold": 0}, "threshold must be above 0"),
+    ],
+)
+def test_other_and_damaged_documents_are_refused(document, match):
+    with pytest.raises(InvalidParameterError, match=match):
+        HitPolicy.from_document(document)
+
+
+def test_thresholds_of_answers_and_entries_learn_from_labels():
+    policy = HitPolicy(threshold=0.9, pooled=PooledThresholds(pool=0.9))
+    offered = [near("dark mode off", 0.93)]
+    assert policy.decide(OFF, offered).hit
+    for _ in range(30):
+        policy.observe(offered[0], probability=0.93, right=False)
+    assert not policy.decide(OFF, offered).hit
+    plain = HitPolicy(threshold=0.9)
+    plain.observe(offered[0], probability=0.93, right=False)
+    assert plain.decide(OFF, offered).hit
