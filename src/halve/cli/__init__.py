@@ -17,7 +17,19 @@ from halve import __version__
 from halve.cli.options import Settings
 from halve.errors import EnvironmentFailedError, HalveError, NothingPassedError
 
-COMMANDS = ("demo", "init", "profile", "optimize", "report", "serve", "quantize", "distill", "prune", "explain")
+COMMANDS = (
+    "demo",
+    "init",
+    "profile",
+    "optimize",
+    "report",
+    "serve",
+    "cache",
+    "quantize",
+    "distill",
+    "prune",
+    "explain",
+)
 """In the order a new user meets them; each is `command` in the module of its name."""
 
 STOPPED = "stopped; what was measured is kept, run the same command again to resume"

@@ -120,7 +120,8 @@ def _bag(weights: NDArray[np.float64], *, normalize: bool) -> "nn.Module":
     class Bag(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.table = nn.Embedding.from_pretrained(torch.tensor(4 * weights, dtype=torch.float32))
+            self.table = nn.Embedding(*weights.shape)
+            self.table.weight = nn.Parameter(torch.tensor(4 * weights, dtype=torch.float32), requires_grad=False)
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             total = (self.table(input_ids) * attention_mask.unsqueeze(-1).to(torch.float32)).sum(dim=1)

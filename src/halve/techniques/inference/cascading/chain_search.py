@@ -23,6 +23,9 @@ CHANCES = tuple(ndtr(np.arange(4.5, -1.26, -0.25)).tolist())
 """Predicted chances to pass a certificate, from the candidate tested first to the last. Fine steps: neighbours are much
 alike and pass or fail together, and a first one that almost nothing can fail keeps a bad draw from costing everything."""
 
+FLATTERY = 0.25
+"""Deviations that a setting looks better than it is, per threshold that was chosen on the same requests."""
+
 _ROUNDING = 1e-12
 
 
@@ -167,7 +170,7 @@ def candidates(
     pool = _Pool(points)
     noise = pool.deviation * np.sqrt(1 / pool.requests + 1 / certify_requests)
     needed = pool.drop + float(ndtri(confidence)) * pool.deviation / np.sqrt(certify_requests)
-    predicted = ndtr((quality_drop_at_most - needed) / noise)
+    predicted = ndtr((quality_drop_at_most - needed) / noise - FLATTERY * pool.thresholds)
     chosen: list[Candidate] = []
     for chance in chances:
         likely = np.flatnonzero(predicted >= chance)
@@ -192,6 +195,7 @@ class _Pool:
         squares = np.concatenate([part.squares for part in self._parts])
         smoothed = (squares * self.requests + 2) / (self.requests + 2)
         self.deviation: Numbers = np.sqrt(np.maximum(smoothed - self.drop**2, 1 / self.requests))
+        self.thresholds = np.concatenate([np.full(len(part.usd), len(part.names) - 1.0) for part in self._parts])
         self._ends = np.cumsum([len(part.usd) for part in self._parts])
 
     def candidate(self, place: int) -> Candidate:
@@ -259,9 +263,7 @@ def _varied(table: ChainTable, thresholds: Numbers, skips: Numbers) -> tuple[Num
     return np.concatenate(rows), np.concatenate(columns)
 
 
-def _measured(
-    table: ChainTable, losses: Numbers, squares: Numbers, tried: tuple[Numbers, Numbers]
-) -> ChainPoints:
+def _measured(table: ChainTable, losses: Numbers, squares: Numbers, tried: tuple[Numbers, Numbers]) -> ChainPoints:
     """Return the points of these settings, measured one and all at once."""
     settings = np.unique(np.column_stack(tried), axis=0)
     thresholds, skips = settings[:, :-1], settings[:, -1]

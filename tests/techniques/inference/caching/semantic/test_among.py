@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.among import lookups_among
+from halve.techniques.inference.caching.semantic.among import first_of_each, lookups_among, lookups_in_time
 
 
 def unit(rows):
@@ -54,3 +54,22 @@ def test_lengths_must_agree():
         lookups_among(["a"], unit([[1, 0], [0, 1]]), ["x"])
     with pytest.raises(InvalidParameterError, match="count must be at least 1"):
         lookups_among(["a"], unit([[1, 0]]), ["x"], count=0)
+
+
+@given(st.integers(1, 30), st.integers(1, 3), st.integers(0, 2**16))
+def test_in_time_only_earlier_texts_of_the_partition_are_seen(n, homes, seed):
+    random = np.random.default_rng(seed)
+    vectors = unit(random.normal(size=(n, 4)))
+    texts, partitions = (
+        [f"text {number}" for number in range(n)],
+        [str(home) for home in random.integers(homes, size=n)],
+    )
+    found = lookups_in_time(texts, vectors, texts, partitions, count=5)
+    for row, lookup in enumerate(found):
+        allowed = [other for other in range(row) if partitions[other] == partitions[row]]
+        assert {near.entry for near in lookup.neighbours} <= set(allowed)
+        assert len(lookup.neighbours) == min(5, len(allowed))
+
+
+def test_only_the_first_of_each_text_is_new():
+    assert first_of_each(["a", "b", "a", "a"], ["x", "x", "x", "y"]).tolist() == [0, 1, 3]

@@ -83,6 +83,7 @@ def test_it_holds_what_a_set_holds(exact_entries):
             held.discard(gone)
     assert len(index) == len(held)
     assert {number for number in range(600) if number in index} == held
+    assert sorted(index.numbers.tolist()) == sorted(held)
     found = [finds_itself(index, number) for number in sorted(held)]
     assert np.mean(found) >= 0.98
     numbers, cosines = index.search(VECTORS[0], count=1_000)
@@ -98,6 +99,7 @@ def test_a_restored_graph_stays_mapped_while_it_can(tmp_path):
         add(index, number)
     assert not index.graph.is_writable
     assert (len(index), 3 in index, 4 in index) == (229, False, True)
+    assert sorted(index.numbers.tolist()) == [number for number in range(230) if number != 3]
     assert not finds_itself(index, 3)
     assert all(finds_itself(index, number) for number in (4, 199, 200, 229))
     add(index, 230)

@@ -84,6 +84,22 @@ def test_when_memory_is_short_what_was_not_used_is_read_again(store, entry_of, p
             assert loaded._total_bytes == sum(loaded._sizes.values()) <= 3_000
 
 
+@pytest.mark.parametrize("exact_entries", [1_000, 20])
+def test_what_others_removed_does_not_pile_up(store, entry_of, partition_of, exact_entries):
+    """A process that only looks up, beside one that puts and evicts: its index stays within bounds."""
+    if exact_entries == 20:
+        pytest.importorskip("usearch", reason="usearch is not installed")
+    loaded, _ = loaded_from(store, exact_entries=exact_entries)
+    loaded.search(partition_of("p"), VECTORS[0], count=1)
+    for start in range(0, 3_000, 100):
+        tags = frozenset({f"{start // 100}"})
+        store.put_many([entry_of(f"{n}", vector=VECTORS[n % 300], tags=tags) for n in range(start, start + 100)])
+        store.invalidate(f"{start // 100 - 1}")
+        loaded.catch_up()
+        assert len(loaded._indexes[partition_of("p")]) <= 1_200
+    assert len(store) == 100
+
+
 def test_a_graph_is_saved_when_a_quarter_has_changed(store, entry_of, partition_of):
     pytest.importorskip("usearch", reason="usearch is not installed")
     loaded, files = loaded_from(store, exact_entries=10, save_every=20)

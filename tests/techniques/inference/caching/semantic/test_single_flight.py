@@ -112,10 +112,10 @@ def test_partitions_never_meet():
 def test_without_a_vector_only_identical_texts_meet():
     async def main():
         flight, upstream = SingleFlight(near=within(180)), Upstream()
-        given_ = [("a", at(0)), ("b", None), ("b", at(90)), ("c", None)]
+        given_ = [("b", None), ("a", at(0)), ("b", at(90)), ("c", None)]
         tasks = [asyncio.create_task(flight.do(P, text, upstream.work(text), vector=v)) for text, v in given_]
         await settle()
-        assert upstream.calls == ["a", "b", "c"]
+        assert upstream.calls == ["b", "a", "c"]
         for end in upstream.ends.values():
             end.set()
         assert [(await task).led for task in tasks] == [True, True, False, True]

@@ -1,5 +1,6 @@
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,14 @@ def test_a_full_disk_leaves_what_was_there(file):
     assert rows(file) == [1]
     file.transaction(lambda run: run("INSERT INTO t VALUES (2)", ()))
     assert rows(file) == [1, 2]
+
+
+def test_what_cannot_be_written_ahead_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        StorageError, match=":memory: could not be opened: its file system has no shared memory for WAL"
+    ):
+        SQLiteFile(Path(":memory:"))
 
 
 def test_closing_closes(file):

@@ -8,8 +8,16 @@ import pytest
 
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching import exact_key
+from halve.techniques.inference.caching.semantic import uses
 from halve.techniques.inference.caching.semantic.eviction import Limits
-from halve.techniques.inference.caching.semantic.store import FOREVER, answer_digest, to_bytes, to_text, unit
+from halve.techniques.inference.caching.semantic.store import (
+    FOREVER,
+    NewEntry,
+    answer_digest,
+    to_bytes,
+    to_text,
+    unit,
+)
 
 
 def texts(store, partition, vector, *, count=10, now=0.0):
@@ -148,6 +156,17 @@ def test_hits_are_noted_and_survive_closing(open_store, entry_of):
     store.close()
     found = open_store().get(number, now_seconds=9.0)
     assert (found.hits, found.last_used_seconds) == (3, 8.0)
+
+
+def test_many_noted_hits_are_written_without_a_put(open_store, entry_of, monkeypatch):
+    monkeypatch.setattr(uses, "MOST_NOTED", 3)
+    store, other = open_store(), open_store()
+    numbers = [store.put(entry_of(text)).entry for text in "abc"]
+    for number in numbers[:2]:
+        store.used(number, now_seconds=1.0)
+    assert [other.get(number, now_seconds=1.0).hits for number in numbers] == [0, 0, 0]
+    store.used(numbers[2], now_seconds=1.0)
+    assert [other.get(number, now_seconds=1.0).hits for number in numbers] == [1, 1, 1]
 
 
 def test_everything_is_there_after_opening_again(open_store, entry_of, partition_of, angle):
@@ -333,6 +352,16 @@ def test_an_entry_has_unit_length_and_a_size(entry_of):
 def test_a_bad_entry_is_refused(entry_of, given, match):
     with pytest.raises(InvalidParameterError, match=match):
         entry_of("a", **given)
+
+
+GIVEN = ("partition", "key", "text", "vector", "answer", "created_seconds")
+
+
+def test_keys_have_thirty_two_bytes(entry_of):
+    good = entry_of("a")
+    for name in ("partition", "key"):
+        with pytest.raises(InvalidParameterError, match=f"{name} must be 32 bytes. Got b'short'"):
+            NewEntry(**{field: getattr(good, field) for field in GIVEN} | {name: b"short"})
 
 
 def test_texts_become_bytes_and_back():

@@ -106,12 +106,22 @@ def test_good_traffic_is_enabled_and_close_to_the_best_threshold():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_higher_target_gives_a_threshold_at_least_as_high(seed):
-    scores, right = traffic(np.random.default_rng(seed), 3_000)
-    targets = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+    scores, right = traffic(np.random.default_rng(seed), 30_000)
+    targets = (0.6, 0.7, 0.8, 0.85, 0.9)
     thresholds = [choose_threshold(scores, right, precision_at_least=target).threshold for target in targets]
     assert thresholds == sorted(thresholds)
+
+
+@given(labelled, st.floats(0, 1), st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+def test_one_threshold_that_passes_a_target_passes_every_lower_one(rows, threshold, one, other):
+    scores, right = (list(column) for column in zip(*rows, strict=True))
+    low, high = sorted((one, other))
+    strict, loose = (
+        choose_threshold(scores, right, precision_at_least=target, grid=(threshold,)) for target in (high, low)
+    )
+    assert loose.point is not None or strict.point is None
 
 
 @given(labelled, st.floats(0.05, 0.95))

@@ -3,10 +3,13 @@ import pytest
 
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching.semantic import training
+from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.logistic import LogisticModel, probabilities
 from halve.techniques.inference.caching.semantic.network import NetworkRecipe, PairNetwork
+from halve.techniques.inference.caching.semantic.terms import pair_terms
 from halve.techniques.inference.caching.semantic.training import ScorerRecipe, fit_scorer
 from halve.techniques.inference.caching.semantic.trees import BoostedTrees
+from halve.techniques.inference.caching.semantic.words import WordModel
 
 NAMES = ("a", "b")
 QUICK = ScorerRecipe(trees=20, leaves=4, network=NetworkRecipe(width=8, epochs=1))
@@ -24,33 +27,44 @@ def kinds(fitted):
     return [type(member.models[0]) for member in fitted.scorer.members]
 
 
+def examples_of(n, *, with_vectors=True, with_terms=True):
+    features, right, vectors = drawn(n)
+    texts = [f"word{number % 11} more" for number in range(n)]
+    return right, Examples(
+        features=features,
+        ones=vectors if with_vectors else None,
+        others=vectors if with_vectors else None,
+        terms=pair_terms(texts, texts[::-1]) if with_terms else None,
+    )
+
+
 def test_what_is_fitted_goes_by_the_number_of_labels(monkeypatch):
     monkeypatch.setattr(training, "FEWEST_FOR_TREES", 100)
     monkeypatch.setattr(training, "FEWEST_FOR_NETWORK", 200)
-    for n, expected in ((50, [LogisticModel]), (150, [LogisticModel, BoostedTrees])):
-        features, right, vectors = drawn(n)
-        fitted = fit_scorer(
-            features, right, names=NAMES, groups=np.arange(n), ones=vectors, others=vectors, recipe=QUICK
-        )
-        assert kinds(fitted) == expected
-        assert fitted.scorer.dimension == 0
-    features, right, vectors = drawn(250)
-    fitted = fit_scorer(features, right, names=NAMES, groups=np.arange(250), ones=vectors, others=vectors, recipe=QUICK)
-    assert kinds(fitted) == [LogisticModel, BoostedTrees, PairNetwork]
-    assert fitted.scorer.dimension == 3
-    assert [len(member.models) for member in fitted.scorer.members] == [3, 3, 3]
-    without = fit_scorer(features, right, names=NAMES, groups=np.arange(250), recipe=QUICK)
-    assert kinds(without) == [LogisticModel, BoostedTrees]
-    plain = fit_scorer(features, right, names=NAMES, groups=np.arange(250), recipe=ScorerRecipe(kind="logistic"))
-    assert kinds(plain) == [LogisticModel]
+
+    def fitted(n, recipe=QUICK, **given):
+        right, examples = examples_of(n, **given)
+        return fit_scorer(examples, right, names=NAMES, groups=np.arange(n), recipe=recipe)
+
+    assert kinds(fitted(50)) == [LogisticModel]
+    assert kinds(fitted(150)) == [LogisticModel, BoostedTrees, WordModel]
+    assert fitted(150).scorer.dimension == 0
+    whole = fitted(250)
+    assert kinds(whole) == [LogisticModel, BoostedTrees, WordModel, PairNetwork]
+    assert whole.scorer.dimension == 3
+    assert [len(member.models) for member in whole.scorer.members] == [3, 3, 1, 3]  # weights of words are averaged
+    assert kinds(fitted(250, with_vectors=False)) == [LogisticModel, BoostedTrees, WordModel]
+    assert kinds(fitted(250, with_terms=False)) == [LogisticModel, BoostedTrees, PairNetwork]
+    assert kinds(fitted(250, ScorerRecipe(kind="logistic"))) == [LogisticModel]
+    assert kinds(fitted(50, ScorerRecipe(kind="trees", trees=5))) == [LogisticModel, BoostedTrees]
 
 
 def test_probabilities_are_calibrated_on_others():
     features, right, _ = drawn(3_000)
-    fitted = fit_scorer(features, right, names=NAMES, groups=np.arange(3_000), recipe=QUICK)
+    fitted = fit_scorer(Examples(features=features), right, names=NAMES, groups=np.arange(3_000), recipe=QUICK)
     assert kinds(fitted) == [LogisticModel, BoostedTrees]
     others, answers, _ = drawn(3_000, seed=1)
-    said = fitted.scorer.probabilities(others)
+    said = fitted.scorer.probabilities(Examples(features=others))
     for low, high in ((0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1)):
         inside = (said >= low) & (said < high)
         assert said[inside].mean() == pytest.approx(answers[inside].mean(), abs=0.06)
@@ -59,7 +73,7 @@ def test_probabilities_are_calibrated_on_others():
 def test_examples_are_left_out_with_their_whole_group():
     features, right, _ = drawn(300)
     groups = np.arange(300) // 7
-    fitted = fit_scorer(features, right, names=NAMES, groups=groups)
+    fitted = fit_scorer(Examples(features=features), right, names=NAMES, groups=groups)
     assert all(len(set(fitted.fold[groups == group])) == 1 for group in set(groups))
     assert sorted(set(fitted.fold)) == [0, 1, 2]
     model = fitted.scorer.members[0].models[1]
@@ -71,15 +85,16 @@ def test_examples_are_left_out_with_their_whole_group():
 def test_memorised_noise_is_not_taken_for_knowledge():
     rng = np.random.default_rng(0)
     features, right = rng.normal(size=(1_500, 2)), rng.random(1_500) < 0.3
-    fitted = fit_scorer(features, right, names=NAMES, groups=np.arange(1_500), recipe=QUICK)
-    said = fitted.scorer.probabilities(rng.normal(size=(1_000, 2)))
+    fitted = fit_scorer(Examples(features=features), right, names=NAMES, groups=np.arange(1_500), recipe=QUICK)
+    said = fitted.scorer.probabilities(Examples(features=rng.normal(size=(1_000, 2))))
     assert said == pytest.approx(np.full(1_000, 0.3), abs=0.15)
 
 
 def test_the_same_arguments_give_the_same_scorer():
     features, right, _ = drawn(1_200)
     one, again = (
-        fit_scorer(features, right, names=NAMES, groups=np.arange(1_200), recipe=QUICK).scorer for _ in range(2)
+        fit_scorer(Examples(features=features), right, names=NAMES, groups=np.arange(1_200), recipe=QUICK).scorer
+        for _ in range(2)
     )
     assert one.to_document() == again.to_document()
 
@@ -96,8 +111,6 @@ def test_the_same_arguments_give_the_same_scorer():
         ({"features": np.full((40, 2), np.nan)}, "features must be finite"),
         ({"right": np.ones(40, bool)}, "right and wrong examples in every fold"),
         ({"groups": np.zeros(40, np.int64)}, "right and wrong examples in every fold"),
-        ({"ones": np.zeros((40, 2), np.float32)}, "both given or neither"),
-        ({"ones": np.zeros((40, 2), np.float32), "others": np.zeros((39, 2), np.float32)}, r"of shape \(40, d\)"),
         ({"recipe": ScorerRecipe(folds=1)}, "folds must be at least 2"),
     ],
 )
@@ -105,4 +118,4 @@ def test_bad_input(change, match):
     features, right, _ = drawn(40)
     given = {"features": features, "right": right, "groups": np.arange(40)} | change
     with pytest.raises(InvalidParameterError, match=match):
-        fit_scorer(given.pop("features"), given.pop("right"), names=NAMES, **given)
+        fit_scorer(Examples(features=given.pop("features")), given.pop("right"), names=NAMES, **given)

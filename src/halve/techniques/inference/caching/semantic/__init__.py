@@ -7,7 +7,7 @@ the line and `policy` decides. `partition` keeps tenants, prompts and tools apar
 are passed in.
 """
 
-from halve.techniques.inference.caching.semantic.among import lookups_among
+from halve.techniques.inference.caching.semantic.among import first_of_each, lookups_among, lookups_in_time
 from halve.techniques.inference.caching.semantic.cache import Lookup as CacheLookup
 from halve.techniques.inference.caching.semantic.cache import SemanticCache, SemanticCounts
 from halve.techniques.inference.caching.semantic.evidence import Lookup
@@ -20,6 +20,7 @@ from halve.techniques.inference.caching.semantic.fitting import (
     fit_assessor,
     fit_policy,
 )
+from halve.techniques.inference.caching.semantic.log_replay import LogReplay, Mistake, replay_log
 from halve.techniques.inference.caching.semantic.neighbour import Decision, Neighbour
 from halve.techniques.inference.caching.semantic.partition import (
     Scope,
@@ -49,7 +50,9 @@ __all__ = [
     "LabelledLookup",
     "LabelledPairs",
     "Limits",
+    "LogReplay",
     "Lookup",
+    "Mistake",
     "Neighbour",
     "PooledThresholds",
     "PostgresStore",
@@ -65,9 +68,12 @@ __all__ = [
     "content_digest",
     "default_policy",
     "fit_assessor",
+    "first_of_each",
     "fit_policy",
     "from_chat_request",
     "lookups_among",
+    "lookups_in_time",
     "partition_key",
     "precision_recall_curve",
+    "replay_log",
 ]

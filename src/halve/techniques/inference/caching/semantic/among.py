@@ -1,6 +1,6 @@
-"""What a full cache would find: each text looked up among all the others."""
+"""What a cache would find: each text looked up among all others, or among those that came before it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,75 @@ def lookups_among(
         raise InvalidParameterError("count", rule="at least 1", value=count)
     numbers: dict[str, int] = {}
     kind = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+
+    def hidden(rows: NDArray[np.int64], columns: int) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = kind[rows][:, None] == kind[None, :columns]
+        return same
+
+    return _found(texts, vectors, answers, hidden=hidden, count=count, grows=False)
+
+
+def lookups_in_time(
+    texts: Sequence[str],
+    vectors: NDArray[np.float32],
+    answers: Sequence[str],
+    partitions: Sequence[str],
+    *,
+    count: int = 8,
+) -> list[Lookup]:
+    """Return, for each text, the look-up among the earlier texts of its partition, in order.
+
+    Args:
+        texts: n of them, by arrival; different ones within a partition, see `first_of_each`.
+        vectors, answers, count: As in `lookups_among`.
+        partitions: n names.
+
+    Raises:
+        InvalidParameterError: If lengths differ or count is below 1.
+    """
+    lengths = (len(texts), len(vectors), len(answers), len(partitions))
+    if len(set(lengths)) != 1:
+        raise InvalidParameterError("texts, vectors, answers and partitions", rule="equally many", value=lengths)
+    if count < 1:
+        raise InvalidParameterError("count", rule="at least 1", value=count)
+    numbers: dict[str, int] = {}
+    home = np.array([numbers.setdefault(name, len(numbers)) for name in partitions], dtype=np.int64)
+
+    def hidden(rows: NDArray[np.int64], columns: int) -> NDArray[np.bool_]:
+        later: NDArray[np.bool_] = np.arange(columns)[None, :] >= rows[:, None]
+        elsewhere: NDArray[np.bool_] = home[rows][:, None] != home[None, :columns]
+        return np.logical_or(later, elsewhere)
+
+    return _found(texts, vectors, answers, hidden=hidden, count=count, grows=True)
+
+
+def first_of_each(texts: Sequence[str], partitions: Sequence[str]) -> NDArray[np.int64]:
+    """Return where each text of each partition appears first, rising: all else is an exact repeat."""
+    seen: set[tuple[str, str]] = set()
+    places = []
+    for place, key in enumerate(zip(partitions, texts, strict=True)):
+        if key not in seen:
+            seen.add(key)
+            places.append(place)
+    return np.array(places, dtype=np.int64)
+
+
+def _found(
+    texts: Sequence[str],
+    vectors: NDArray[np.float32],
+    answers: Sequence[str],
+    *,
+    hidden: Callable[[NDArray[np.int64], int], NDArray[np.bool_]],
+    count: int,
+    grows: bool,
+) -> list[Lookup]:
+    """Return each text's nearest ones that are not hidden from it; of those up to it, if the store grows."""
     found: list[Lookup] = []
     for start in range(0, len(texts), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(texts)))
-        cosines = vectors[rows] @ vectors.T
-        cosines[kind[rows][:, None] == kind[None, :]] = -np.inf
+        columns = int(rows[-1]) + 1 if grows else len(texts)
+        cosines = vectors[rows] @ vectors[:columns].T
+        cosines[hidden(rows, columns)] = -np.inf
         for row, values in zip(rows.tolist(), cosines, strict=True):
             near = [place for place in _largest(values, count).tolist() if values[place] > -np.inf]
             neighbours = tuple(

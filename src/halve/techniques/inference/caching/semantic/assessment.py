@@ -16,10 +16,12 @@ from halve.techniques.inference.caching.semantic.evidence import (
     lookup_evidence,
     pair_evidence,
 )
+from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.logistic import probabilities
 from halve.techniques.inference.caching.semantic.packing import packed, unpacked
 from halve.techniques.inference.caching.semantic.rarity import Rarity
 from halve.techniques.inference.caching.semantic.scorer import Scorer
+from halve.techniques.inference.caching.semantic.terms import pair_terms
 from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES, checked_vetoes, first_veto
 from halve.techniques.inference.caching.semantic.wording import wording
 
@@ -55,16 +57,13 @@ class PairRows:
 
     Args:
         starts: int64 (look-ups + 1,): look-up i has rows starts[i] to starts[i + 1].
-        evidence: float64 (rows, len(PAIR_NAMES)).
-        ones, others: float32 (rows, d): vectors of questions and neighbours; None if some look-up has none.
+        examples: Evidence of the pairs, in PAIR_NAMES, and what scorers read besides.
         vetoes: (rows,): what forbids each pair, empty if nothing does.
         same_words: bool (rows,): whether both have the very same words.
     """
 
     starts: NDArray[np.int64]
-    evidence: Array
-    ones: Vectors | None
-    others: Vectors | None
+    examples: Examples
     vetoes: tuple[str, ...]
     same_words: NDArray[np.bool_]
 
@@ -108,29 +107,32 @@ class Assessor:
         logits = self.pair_logits(rows)
         chosen = [self.choose(rows, logits, number) for number in range(len(lookups))]
         if self.pair_scorer is None:
-            found = np.clip(rows.evidence[:, 0], 0.0, 1.0)
+            found = np.clip(rows.examples.features[:, 0], 0.0, 1.0)
             sure = [0.0 if place is None else float(found[rows.starts[at] + place]) for at, place in enumerate(chosen)]
         else:
             sure = self._probabilities(lookups, rows, logits, chosen)
         return [self._assessment(rows, logits, at, chosen[at], sure[at]) for at in range(len(lookups))]
 
-    def rows(self, lookups: Sequence[Lookup]) -> PairRows:
-        """Return the pairs of question and neighbour that are to be scored."""
+    def rows(self, lookups: Sequence[Lookup], *, for_fitting: bool = False) -> PairRows:
+        """Return the pairs of question and neighbour that are to be scored.
+
+        Args:
+            lookups: Whose pairs.
+            for_fitting: Whether to gather vectors and terms although no scorer asks for them.
+        """
         kept = [lookup.neighbours[: self.candidates] for lookup in lookups]
         pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
-        evidence = pair_evidence(
-            [text for text, _ in pairs],
-            [near.text for _, near in pairs],
-            cosines=[near.cosine for _, near in pairs],
-            rarity=self.rarity,
-        )
+        texts, stored = [text for text, _ in pairs], [near.text for _, near in pairs]
+        features = pair_evidence(texts, stored, cosines=[near.cosine for _, near in pairs], rarity=self.rarity)
         vetoes = [first_veto(text, near.text, names=self.vetoes) for text, near in pairs]
-        ones, others = self._vectors(lookups)
+        scorer = self.pair_scorer
+        with_vectors = for_fitting or (scorer is not None and scorer.dimension > 0)
+        with_terms = for_fitting or (scorer is not None and scorer.needs_terms)
+        ones, others = gathered_vectors(lookups, self.candidates) if with_vectors else (None, None)
+        terms = pair_terms(texts, stored) if with_terms else None
         return PairRows(
             starts=np.concatenate([[0], np.cumsum([len(nearest) for nearest in kept])]).astype(np.int64),
-            evidence=evidence,
-            ones=ones,
-            others=others,
+            examples=Examples(features=features, ones=ones, others=others, terms=terms),
             vetoes=tuple(veto.says if veto else "" for veto in vetoes),
             same_words=np.array(
                 [wording(text).text == wording(near.text).text for text, near in pairs], dtype=np.bool_
@@ -139,9 +141,9 @@ class Assessor:
 
     def pair_logits(self, rows: PairRows) -> Array:
         """Return what orders the pairs: the scorer's log-odds, or cosines without a scorer."""
-        if self.pair_scorer is None or not len(rows.evidence):
-            return rows.evidence[:, 0]
-        return self.pair_scorer.logits(rows.evidence, rows.ones, rows.others)
+        if self.pair_scorer is None or not len(rows.examples):
+            return rows.examples.features[:, 0]
+        return self.pair_scorer.logits(rows.examples)
 
     def choose(self, rows: PairRows, logits: Array, number: int) -> int | None:
         """Return the neighbour to ask about: the best-scoring that nothing forbids; the nearest of ties."""
@@ -163,7 +165,7 @@ class Assessor:
                 lookups[at].neighbours, logits=logits[start : rows.starts[at + 1]], candidate=place
             )
             features[row, : len(LOOKUP_NAMES)] = around
-            features[row, len(LOOKUP_NAMES) :] = rows.evidence[start + place]
+            features[row, len(LOOKUP_NAMES) :] = rows.examples.features[start + place]
         return np.array(asked, dtype=np.int64), features
 
     def _probabilities(
@@ -172,7 +174,7 @@ class Assessor:
         asked = np.array([at for at, place in enumerate(chosen) if place is not None], dtype=np.int64)
         if self.lookup_scorer is not None:
             asked, features = self.lookup_features(lookups, rows, logits, chosen)
-            found = self.lookup_scorer.probabilities(features)
+            found = self.lookup_scorer.probabilities(Examples(features=features))
         else:
             places = np.array([rows.starts[at] + (chosen[at] or 0) for at in asked.tolist()], dtype=np.int64)
             found = probabilities(logits[places])
@@ -189,11 +191,6 @@ class Assessor:
             return Assessment(candidate=None, probability=0.0, veto=veto)
         same = bool(rows.same_words[start + candidate])
         return Assessment(candidate=candidate, probability=1.0 if same else sure, veto=veto, same_words=same)
-
-    def _vectors(self, lookups: Sequence[Lookup]) -> tuple[Vectors | None, Vectors | None]:
-        if self.pair_scorer is None or not self.pair_scorer.dimension:
-            return None, None
-        return gathered_vectors(lookups, self.candidates)
 
     def to_document(self) -> dict[str, Any]:
         """Return everything as plain JSON-able values; `from_document` is the way back, bit for bit."""

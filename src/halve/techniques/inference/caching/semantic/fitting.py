@@ -12,12 +12,13 @@ from halve.techniques.inference.caching.semantic.assessment import (
     NAMES,
     Assessor,
     PairRows,
-    gathered_vectors,
 )
 from halve.techniques.inference.caching.semantic.evidence import PAIR_NAMES, Lookup, Vectors, pair_evidence
+from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.policy import HitPolicy, Promise
 from halve.techniques.inference.caching.semantic.rarity import Rarity
 from halve.techniques.inference.caching.semantic.scorer import Scorer
+from halve.techniques.inference.caching.semantic.terms import pair_terms
 from halve.techniques.inference.caching.semantic.thresholds import ThresholdChoice, choose_threshold
 from halve.techniques.inference.caching.semantic.training import ScorerRecipe, fit_scorer
 from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES
@@ -60,7 +61,7 @@ class LabelledPairs:
     Args:
         ones, others: Texts, n of each.
         right: bool (n,).
-        one_vectors, other_vectors: float32 (n, d), of the encoder that look-ups use; both or neither.
+        one_vectors, other_vectors: float32 (n, d), unit length, of the encoder that look-ups use.
         groups: n keys; pairs of one group stand in one fold, with look-ups of that group. By default each is its own.
     """
 
@@ -168,15 +169,16 @@ def fit_assessor(
     questions = [labelled.lookup for labelled in lookups]
     rarity = Rarity.of_texts(sorted(_texts(questions, pairs)))
     plain = Assessor(vetoes=tuple(vetoes), rarity=rarity, candidates=candidates)
-    rows = plain.rows(questions)
-    pair_scorer, left_out = _fit_pairs(lookups, rows, pairs, rarity, candidates, recipe)
+    rows = plain.rows(questions, for_fitting=True)
+    pair_scorer, left_out = _fit_pairs(lookups, rows, pairs, rarity, recipe)
     chosen = [plain.choose(rows, left_out, number) for number in range(len(questions))]
     asked, features = plain.lookup_features(questions, rows, left_out, chosen)
     right = np.array([lookups[at].is_right(chosen[at]) for at in asked.tolist()], dtype=np.bool_)
     lookup_scorer = None
     if len(asked) >= FEWEST_LOOKUPS and 0 < int(right.sum()) < len(right):
         keys = _numbered([lookups[at].fold_key for at in asked.tolist()])
-        lookup_scorer = fit_scorer(features, right, names=NAMES, groups=keys, recipe=recipe).scorer
+        examples = Examples(features=features)
+        lookup_scorer = fit_scorer(examples, right, names=NAMES, groups=keys, recipe=recipe).scorer
     return replace(plain, pair_scorer=pair_scorer, lookup_scorer=lookup_scorer)
 
 
@@ -185,7 +187,6 @@ def _fit_pairs(
     rows: PairRows,
     pairs: LabelledPairs | None,
     rarity: Rarity,
-    candidates: int,
     recipe: ScorerRecipe,
 ) -> tuple[Scorer, Array]:
     """Return the pair scorer, and what it says of the look-ups' pairs where it was not fitted on them."""
@@ -194,30 +195,25 @@ def _fit_pairs(
         labelled.is_right(place) for labelled, count in zip(lookups, counts, strict=True) for place in range(count)
     ]
     keys = [labelled.fold_key for labelled, count in zip(lookups, counts, strict=True) for _ in range(count)]
-    ones, others = gathered_vectors([labelled.lookup for labelled in lookups], candidates)
-    features, labels = rows.evidence, np.array(right, dtype=np.bool_)
+    examples, labels = rows.examples, np.array(right, dtype=np.bool_)
     if pairs is not None:
-        features = np.concatenate([features, _evidence(pairs, rarity)])
+        if pairs.groups and len(pairs.groups) != len(pairs.right):
+            raise InvalidParameterError("groups", rule=f"as many as pairs, {len(pairs.right)}", value=len(pairs.groups))
+        examples = examples.followed_by(_examples(pairs, rarity))
         labels = np.concatenate([labels, pairs.right])
         keys += list(pairs.groups) or [f"pair {number}" for number in range(len(pairs.right))]
-        if len(keys) != len(labels):
-            raise InvalidParameterError("groups", rule=f"as many as pairs, {len(pairs.right)}", value=len(pairs.groups))
-        ones, others = _joined(ones, pairs.one_vectors, rows), _joined(others, pairs.other_vectors, rows)
-    fitted = fit_scorer(
-        features, labels, names=PAIR_NAMES, groups=_numbered(keys), ones=ones, others=others, recipe=recipe
-    )
-    return fitted.scorer, fitted.left_out_logits[: len(rows.evidence)]
+    fitted = fit_scorer(examples, labels, names=PAIR_NAMES, groups=_numbered(keys), recipe=recipe)
+    return fitted.scorer, fitted.left_out_logits[: len(rows.examples)]
 
 
-def _evidence(pairs: LabelledPairs, rarity: Rarity) -> Array:
+def _examples(pairs: LabelledPairs, rarity: Rarity) -> Examples:
     cosines = np.sum(pairs.one_vectors.astype(np.float64) * pairs.other_vectors, axis=1)
-    return pair_evidence(pairs.ones, pairs.others, cosines=cosines, rarity=rarity)
-
-
-def _joined(vectors: Vectors | None, more: Vectors, rows: PairRows) -> Vectors | None:
-    if vectors is None:
-        return more if not len(rows.evidence) else None
-    return np.concatenate([vectors, more])
+    return Examples(
+        features=pair_evidence(pairs.ones, pairs.others, cosines=cosines, rarity=rarity),
+        ones=pairs.one_vectors,
+        others=pairs.other_vectors,
+        terms=pair_terms(pairs.ones, pairs.others),
+    )
 
 
 def _texts(lookups: Sequence[Lookup], pairs: LabelledPairs | None) -> set[str]:

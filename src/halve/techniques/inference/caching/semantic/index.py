@@ -103,6 +103,11 @@ class ExactIndex:
         order = np.lexsort((numbers, -cosines))
         return numbers[order], cosines[order]
 
+    @property
+    def numbers(self) -> IntArray:
+        """All numbers held, (n,)."""
+        return self._numbers[: len(self._rows)].copy()
+
     def oldest(self, count: int) -> tuple[IntArray, FloatArray]:
         """Return the numbers and vectors that were added first."""
         numbers = list(islice(self._rows, count))

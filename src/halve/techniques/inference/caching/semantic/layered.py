@@ -53,6 +53,14 @@ class LayeredIndex:
         return self._graph
 
     @property
+    def numbers(self) -> IntArray:
+        """All numbers held, (n,)."""
+        if self._graph is None:
+            return self._recent.numbers
+        alive = np.setdiff1d(self._graph.numbers, np.asarray(sorted(self._dead), dtype=np.int64))
+        return np.concatenate([self._recent.numbers, alive])
+
+    @property
     def unsaved(self) -> int:
         """Changes of the graph since it was restored or `saved`."""
         return self._changes

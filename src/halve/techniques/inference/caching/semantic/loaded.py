@@ -2,7 +2,7 @@
 
 A partition is read when it is first searched and forgotten when memory is short. Entry numbers rise with every commit
 and are never given twice, so what is new is what is above the highest number seen, whoever wrote it. What another
-process removed is found out when its text is asked for; see `SQLiteStore.nearest`.
+process removed is found out when its text is asked for (see `SQLiteStore.nearest`), and by a comparison now and then.
 """
 
 import threading
@@ -16,6 +16,9 @@ from halve.techniques.inference.caching.semantic.graph_files import GraphFiles
 from halve.techniques.inference.caching.semantic.layered import LayeredIndex
 from halve.techniques.inference.caching.semantic.sql import Run, in_chunks
 from halve.techniques.inference.caching.semantic.store import FloatArray, IntArray
+
+COMPARED_AFTER = 1_000
+"""Additions to a partition, or a quarter of it if that is more; then it is compared with SQLite."""
 
 STORED_TYPE = np.dtype("<f2")
 """Of the numbers of a vector in SQLite."""
@@ -43,6 +46,7 @@ class LoadedPartitions:
         self._lock = threading.RLock()
         self._indexes: OrderedDict[bytes, LayeredIndex] = OrderedDict()
         self._sizes: dict[bytes, int] = {}
+        self._added: dict[bytes, int] = {}
         self._total_bytes = 0
         self._version = -1
         self._seen = 0
@@ -70,6 +74,7 @@ class LoadedPartitions:
             for partition, entries in fresh.items():
                 if (index := self._indexes.get(partition)) is not None:
                     index.add(*self._vectors(entries))
+                    self._compare_if_due(partition, index, added=len(entries))
                     self._save_if_due(partition, index)
                     self._resize(partition, index)
             self._version = version
@@ -109,8 +114,7 @@ class LoadedPartitions:
 
     def _loaded(self, partition: bytes) -> LayeredIndex:
         """Return the index of a partition: a saved graph, if there is one, and what is missing from it."""
-        rows = self._read("SELECT entry FROM entries WHERE partition_key = ?", (partition,))
-        held = np.asarray([entry for (entry,) in rows], dtype=np.int64)
+        held = self._held(partition)
         graph = self._files.restore(partition) if len(held) > self._exact_entries else None
         index = LayeredIndex(dimension=self._dimension, exact_entries=self._exact_entries, graph=graph)
         missing = held
@@ -121,6 +125,17 @@ class LoadedPartitions:
         if len(missing):
             index.restore(*self._vectors(sorted(missing.tolist())))
         return index
+
+    def _held(self, partition: bytes) -> IntArray:
+        rows = self._read("SELECT entry FROM entries WHERE partition_key = ?", (partition,))
+        return np.asarray([entry for (entry,) in rows], dtype=np.int64)
+
+    def _compare_if_due(self, partition: bytes, index: LayeredIndex, *, added: int) -> None:
+        """Take out what others removed, though nobody asks for it."""
+        self._added[partition] = self._added.get(partition, 0) + added
+        if self._added[partition] >= max(COMPARED_AFTER, len(index) // 4):
+            self._added[partition] = 0
+            index.remove(np.setdiff1d(index.numbers, self._held(partition)).tolist())
 
     def _vectors(self, entries: Sequence[int]) -> tuple[IntArray, FloatArray]:
         rows: list[tuple[Any, ...]] = []
@@ -137,6 +152,7 @@ class LoadedPartitions:
             oldest, forgotten = self._indexes.popitem(last=False)
             self._save(oldest, forgotten)
             self._total_bytes -= self._sizes.pop(oldest)
+            self._added.pop(oldest, None)
 
     def _save_if_due(self, partition: bytes, index: LayeredIndex) -> None:
         if index.unsaved >= max(self._save_every, len(index) // 4):

@@ -31,11 +31,11 @@ class NetworkRecipe:
     """
 
     width: int = 128
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 256
     learning_rate: float = 2e-3
     decay: float = 0.02
-    dropout: float = 0.3
+    dropout: float = 0.5
     seed: int = 0
 
 

@@ -8,17 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError
+from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.logistic import LogisticModel, probabilities
 from halve.techniques.inference.caching.semantic.network import PairNetwork
 from halve.techniques.inference.caching.semantic.packing import packed_all, unpacked_all
 from halve.techniques.inference.caching.semantic.trees import BoostedTrees
+from halve.techniques.inference.caching.semantic.words import WordModel
 
 Array = NDArray[np.float64]
-Single = NDArray[np.float32]
-Model = LogisticModel | BoostedTrees | PairNetwork
+Model = LogisticModel | WordModel | BoostedTrees | PairNetwork
 
 SCHEMA = "halve.scorer/1"
-_KINDS: dict[type[Model], str] = {LogisticModel: "logistic", BoostedTrees: "trees", PairNetwork: "network"}
+_KINDS: dict[type[Model], str] = {
+    LogisticModel: "logistic",
+    WordModel: "words",
+    BoostedTrees: "trees",
+    PairNetwork: "network",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,9 +37,9 @@ class Member:
 
     models: tuple[Model, ...]
 
-    def logits(self, features: Array, ones: Single | None, others: Single | None) -> Array:
+    def logits(self, examples: Examples) -> Array:
         """Return the mean of the models' log-odds, float64 (n,)."""
-        mean: Array = np.mean([model_logits(model, features, ones, others) for model in self.models], axis=0)
+        mean: Array = np.mean([model_logits(model, examples) for model in self.models], axis=0)
         return mean
 
 
@@ -56,30 +62,33 @@ class Scorer:
     combination: LogisticModel
     dimension: int = 0
 
-    def logits(self, features: Array, ones: Single | None = None, others: Single | None = None) -> Array:
+    @property
+    def needs_terms(self) -> bool:
+        """Whether it reads single words."""
+        return any(isinstance(model, WordModel) for member in self.members for model in member.models)
+
+    def logits(self, examples: Examples) -> Array:
         """Return calibrated log-odds, float64 (n,).
 
         Args:
-            features: float64 (n, len(names)).
-            ones, others: float32 (n, dimension): vectors of question and stored question; None if dimension is 0.
+            examples: With a column for each name, and the vectors and terms that the members read.
 
         Raises:
-            InvalidParameterError: If a shape is wrong, or vectors are missing.
+            InvalidParameterError: If a shape is wrong, or vectors or terms are missing.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.names):
-            raise InvalidParameterError("features", rule=f"of shape (n, {len(self.names)})", value=features.shape)
-        if self.dimension:
-            wanted = (len(features), self.dimension)
-            for vectors in (ones, others):
-                if vectors is None or vectors.shape != wanted:
-                    given = None if vectors is None else vectors.shape
-                    raise InvalidParameterError("vectors", rule=f"of shape {wanted}", value=given)
-        found = np.column_stack([member.logits(features, ones, others) for member in self.members])
-        return self.combination.logits(found)
+        if examples.features.shape[1] != len(self.names):
+            rule = f"of shape (n, {len(self.names)})"
+            raise InvalidParameterError("features", rule=rule, value=examples.features.shape)
+        if self.dimension and examples.dimension != self.dimension:
+            rule = f"of {self.dimension} numbers, as the scorer was fitted with"
+            raise InvalidParameterError("vectors", rule=rule, value=examples.dimension or None)
+        if self.needs_terms and examples.terms is None:
+            raise InvalidParameterError("terms", rule="given, as the scorer was fitted with them", value=None)
+        return self.combination.logits(np.column_stack([member.logits(examples) for member in self.members]))
 
-    def probabilities(self, features: Array, ones: Single | None = None, others: Single | None = None) -> Array:
+    def probabilities(self, examples: Examples) -> Array:
         """Return calibrated probabilities, float64 (n,), in (0, 1). Arguments and errors as in `logits`."""
-        return probabilities(self.logits(features, ones, others))
+        return probabilities(self.logits(examples))
 
     def to_document(self) -> dict[str, Any]:
         """Return everything as plain JSON-able values; `from_document` is the way back, bit for bit."""
@@ -129,21 +138,23 @@ class Scorer:
         return cls(names=tuple(names), members=members, combination=combination, dimension=dimension)
 
 
-def model_logits(model: Model, features: Array, ones: Single | None, others: Single | None) -> Array:
+def model_logits(model: Model, examples: Examples) -> Array:
     """Return a model's own log-odds, float64 (n,)."""
     if isinstance(model, PairNetwork):
-        assert ones is not None
-        assert others is not None
-        return model.logits(features, ones, others)
-    return model.logits(features)
+        assert examples.ones is not None
+        assert examples.others is not None
+        return model.logits(examples.features, examples.ones, examples.others)
+    if isinstance(model, WordModel):
+        assert examples.terms is not None
+        return model.logits(examples.features, examples.terms)
+    return model.logits(examples.features)
 
 
 def _model(kind: str, document: Mapping[str, Any], *, features: int) -> Model:
     arrays = unpacked_all(document)
-    if kind == "logistic":
-        return LogisticModel.from_arrays(arrays, features=features)
-    if kind == "trees":
-        return BoostedTrees.from_arrays(arrays, features=features)
     if kind == "network":
         return PairNetwork.from_arrays(arrays)
+    for model in (LogisticModel, WordModel, BoostedTrees):
+        if kind == _KINDS[model]:
+            return model.from_arrays(arrays, features=features)
     raise InvalidParameterError("kind", rule=f"one of {', '.join(_KINDS.values())}", value=kind)

@@ -15,6 +15,9 @@ T = TypeVar("T")
 _BUSY_SECONDS: Final = 30.0
 """How long a writer waits for another process's."""
 
+_MAPPED_BYTES: Final = 2**30
+"""So much of the file is read without a system call a page."""
+
 
 @final
 class SQLiteFile:
@@ -78,11 +81,9 @@ class SQLiteFile:
     def _in_our_words(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             if "not a database" in str(error) or "malformed" in str(error):
                 raise RunFolderError(f"{self.path} must be a semantic cache of halve: {error}.") from error
-            raise StorageError(f"{self.path} could not be read or written: {error}.") from error
-        except sqlite3.Error as error:
             raise StorageError(f"{self.path} could not be read or written: {error}.") from error
         except OSError as error:
             raise StorageError.of(self.path, error) from error
@@ -92,4 +93,5 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
     return connection

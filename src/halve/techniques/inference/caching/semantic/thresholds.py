@@ -169,7 +169,7 @@ def choose_threshold(
     probabilities alone, no label seen, make passing likeliest: at the largest sum(p - target) / sqrt(hits), of the
     thresholds with enough hits for a pass. A scorer that is far too sure of itself makes it begin too late, and
     nothing passes; it does not make a wrong threshold pass more often than stated (simulated in the tests). With
-    calibrated probabilities a higher target gives a higher threshold.
+    look-ups enough that the first test does not fail by chance, a higher target gives a threshold at least as high.
 
     Valid if look-ups are independent, come from the traffic to be served, and neither the scorer nor the grid was
     fitted on them. What breaks it: repeats of one question, drift, choosing among scorers by their result here.

