@@ -14,6 +14,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 TESTED_ELSEWHERE = {
     "__init__.py": "tests/test_architecture.py: what it loads and exports",
+    "assembly/cache_replay.py": "tests/cli/test_cache.py: the command is little else",
     "cli/__init__.py": "tests/cli/test_main.py and test_exit_codes.py",
     "cli/__main__.py": "every test that starts `python -m halve.cli`",
     "cli/demo.py": "tests/demo; the whole command is what `make demo` runs",
@@ -33,8 +34,10 @@ TESTED_ELSEWHERE = {
     "report/charts/waterfall.py": "tests/report/charts/test_charts.py",
     "techniques/compression/quantization/runtime.py": "tests of export and post_training run through it",
     "techniques/compression/quantization/ways.py": "tests/.../test_artifact.py: every way is ordered there",
+    "techniques/inference/caching/semantic/neighbour.py": "two records: tests/.../test_policy.py makes and reads them",
     "testing/scripted.py": "it is the bench of tests/optimize",
     "testing/strategies.py": "it draws the examples of tests/core/test_documents.py",
+    "testing/word_service.py": "it is the service of tests/assembly/test_semantic.py and tests/cli/test_cache.py",
     "testing/tiny_service.py": "it is the service of tests/assembly and tests/e2e",
 }
 """Modules without a mirror file, and where their behaviour is tested instead."""

@@ -26,8 +26,9 @@ def test_a_config_round_trips():
 def test_the_template_shows_every_key_at_its_default():
     text = files("halve.cli").joinpath("templates", "halve.yaml").read_text()
     document = yaml.safe_load(text)
-    assert list(document) == [field.name for field in fields(Config) if field.name != "training"]
+    assert list(document) == [field.name for field in fields(Config) if field.name not in ("training", "encoder")]
     assert "\n# training:\n#   file: " in text, "none is the default, so it is shown as a comment"
+    assert "\n# encoder:\n#   file: " in text
     minimal = {key: document[key] for key in ("name", "examples", "model", "traffic")}
     assert parse(Config, document, source="template") == parse(Config, minimal, source="defaults")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halve.errors import InvalidParameterError
-from halve.gate.anytime import BETS, ShadowLoss, log_capital
+from halve.gate.anytime import BETS, STARTS_EVERY, ShadowLoss, log_capital
 
 PROMISE, PROPENSITY = 0.03, 0.2
 
@@ -19,9 +19,10 @@ def watched(**changes):
 def plain_evidence(results, *, promise, propensity, least_loss=-1.0):
     """The formula of the docstring, start by start and request by request."""
     bets = [bet / (promise - least_loss / propensity) for bet in BETS]
-    total = 1 / (len(results) + 1)
-    for start in range(len(results)):
-        weight = 1 / ((start + 1) * (start + 2))
+    starts = range(0, len(results), STARTS_EVERY)
+    total = 1 / (len(starts) + 1)
+    for number, start in enumerate(starts, start=1):
+        weight = 1 / (number * (number + 1))
         for bet in bets:
             capital = 1.0
             for loss, skipped in results[start:]:
@@ -33,6 +34,15 @@ def plain_evidence(results, *, promise, propensity, least_loss=-1.0):
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), st.integers(0, 5)), max_size=8))
 def test_evidence_equals_the_plain_loop(results):
     monitor = watched()
+    for loss, skipped in results:
+        monitor.observe(loss, propensity=PROPENSITY, skipped=skipped)
+    plain = plain_evidence(results, promise=PROMISE, propensity=PROPENSITY)
+    assert monitor.log_evidence == pytest.approx(math.log(plain), abs=1e-9)
+
+
+def test_evidence_of_several_gamblers_equals_the_plain_loop():
+    random, monitor = np.random.default_rng(8), watched()
+    results = [(float(lost), 2) for lost in random.random(2 * STARTS_EVERY + 30) < 0.05]
     for loss, skipped in results:
         monitor.observe(loss, propensity=PROPENSITY, skipped=skipped)
     plain = plain_evidence(results, promise=PROMISE, propensity=PROPENSITY)

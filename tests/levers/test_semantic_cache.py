@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from halve.core import Outcomes
-from halve.levers.semantic_cache import SemanticCaching, spread, stored_outcomes
-from halve.techniques.inference.caching import semantic
+from halve.levers.semantic_cache import SemanticCaching
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +44,3 @@ def test_without_an_encoder_it_says_so(tmp_path, open_word_bench):
         lever = SemanticCaching()
         assert list(lever.propose(stack, bench)) == []
         assert lever.nothing(stack, bench) == "not tried: the config names no encoder"
-
-
-def test_a_stored_answer_comes_from_another_example():
-    texts = ["pay the bill", "pay the bills", "sleep well"]
-    vectors = np.array([[1, 0], [0.99, 0.14], [0, 1]], np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    table = Outcomes(model="t", answers=np.array([3, 3, 1]), scores=np.ones(3), compute_seconds=np.ones(3))
-    policy = semantic.default_policy(cosine_at_least=1e-9)
-    answers, rows = stored_outcomes(table, policy=policy, texts=texts, vectors=vectors, classes=4)
-    assert answers.tolist()[:2] == [3, 3]
-    assert rows.shape == (3, 4)
-    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
-    assert rows[0].argmax() == 3
-
-
-@pytest.mark.parametrize("sure", [0.0, 0.1, 0.25, 0.7, 1.0])
-def test_rows_are_distributions_with_the_answer_on_top(sure):
-    rows = spread(np.array([2]), np.array([sure]), classes=4)
-    np.testing.assert_allclose(rows.sum(), 1, atol=1e-6)
-    assert rows[0, 2] == pytest.approx(max(sure, 0.25))
-    assert rows[0, 2] == rows.max()

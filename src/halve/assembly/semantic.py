@@ -29,7 +29,7 @@ from halve.core import (
 from halve.engines import engine
 from halve.engines.encoder import load_encoder
 from halve.errors import AnswerError, InvalidParameterError, ModelError
-from halve.levers.semantic_cache import POLICY_NAME, spread, stored_outcomes
+from halve.levers.semantic_cache import POLICY_NAME
 from halve.techniques.inference.caching import semantic
 
 _log = logging.getLogger("halve.assembly")
@@ -51,15 +51,21 @@ def runner(name: RunnerName, *, stored: Sequence[str] = ()) -> Engine:
 def stored_answers(
     model: Model, payloads: Sequence[Payload], table: Outcomes, *, folder: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what a cache of the table's other answers would answer; see `levers.semantic_cache.stored_outcomes`."""
+    """Return what a cache of the table's other answers would answer; see the technique's `full_cache`."""
     texts = [str(payload) for payload in payloads]
     encoder = _encoder(model, threads=1, folder=folder)
     try:
         vectors = encoder.encode(texts)
     finally:
         encoder.close()
-    policy = _policy(model, folder)
-    return stored_outcomes(table, policy=policy, texts=texts, vectors=vectors, classes=_classes(model))
+    return semantic.full_cache(
+        _policy(model, folder),
+        texts=texts,
+        vectors=vectors,
+        stored=np.asarray(table.answers, np.int64),
+        classes=_classes(model),
+        neighbours=_neighbours(model),
+    )
 
 
 def encode_texts(model: Model, texts: Sequence[str], *, folder: Path) -> NDArray[np.float32]:
@@ -168,7 +174,7 @@ class SharedCache:
             self._recent.keep(text, vector)
             if found.answer is not None:
                 answers[row], sure[row] = int(json.loads(found.answer)), found.decision.probability
-        return Prediction(answers=answers, probabilities=spread(answers, sure, classes=self._classes))
+        return Prediction(answers=answers, probabilities=semantic.spread(answers, sure, classes=self._classes))
 
     def remember(self, payload: Payload, answer: CachedAnswer) -> None:
         """Store what the last model answered to a text; on disk when this returns. Safe from any thread."""

@@ -20,12 +20,8 @@ _EXAMPLES = (
 )
 
 
-@click.group()
-def command() -> None:
-    """Try a semantic cache on a log, before anything is turned on."""
-
-
-@command.command(cls=Command, examples=_EXAMPLES)
+@click.command(cls=Command, examples=_EXAMPLES)
+@click.argument("action", type=click.Choice(["replay"]))
 @click.argument("log")
 @click.option("--question", default="question", show_default=True, metavar="COLUMN", help="What was asked.")
 @click.option("--answer", default="answer", show_default=True, metavar="COLUMN", help="Equal values are equal answers.")
@@ -42,8 +38,8 @@ def command() -> None:
 @click.option("--policy", metavar="FILE", help="Write the policy here; must not exist.")
 @json_option
 @debug_option
-def replay(as_json: bool, **options: Any) -> None:
-    """Would a semantic cache pay on LOG? JSONL, CSV, Parquet or NPZ, rows in order of arrival.
+def command(action: str, as_json: bool, **options: Any) -> None:
+    """`halve cache replay LOG`: would a semantic cache pay on it? JSONL, CSV, Parquet or NPZ, rows in order of arrival.
 
     Learns from the first half of its different questions, proves a threshold on the next quarter and judges on the
     last. Exit code 3: do not enable.

@@ -10,8 +10,11 @@ from halve.core import FloatArray
 from halve.errors import InvalidParameterError
 from halve.gate.exact import check_confidence
 
-BETS = 0.95 * 0.5 ** np.arange(9)
+BETS = 0.95 * 0.5 ** np.arange(8)
 """Shares of the boldest bet allowed, mixed in equal parts: one of them suits whatever the truth is."""
+
+STARTS_EVERY = 100
+"""Shadow calls between two starts of a gambler: starting more often would spread the money too thinly."""
 
 _ROOT_TOLERANCE = 1e-9
 
@@ -40,14 +43,15 @@ def log_capital(values: FloatArray, *, mean: float, least: float) -> FloatArray:
 class ShadowLoss:
     """The mean loss per request of a stage, from sampled shadow calls; may be looked at after every one of them.
 
-    A request is shadowed with a probability p that is fixed before its loss is known; its weighted loss is x = loss / p,
-    that of a request that was not shadowed is 0. So x has the mean of the loss whatever p is, in [l / q, u / q] with
+    A request is shadowed with a probability p that is fixed before its loss is known. Its weighted loss is
+    x = loss / p, that of a request that was not shadowed is 0. So x has the mean of the loss whatever p is, in [l / q, u / q] with
     [l, u] the range of losses and q the least p. Requests that the strong answerer got anyway lose 0.
 
-    Evidence against "at every time the mean is at most the promise": as `log_capital`, but a gambler starts anew before
-    each shadow call j with a part 1 / (j (j + 1)) of the money, so that a break after a long good time is seen soon:
+    Evidence against "at every time the mean is at most the promise": as `log_capital`, but the j-th gambler starts
+    before shadow call 100 (j - 1) + 1 with a part 1 / (j (j + 1)) of the money, so that a break after a long good
+    time is seen soon; with s gamblers started by t,
 
-        E_t = 1 / (t + 1) + sum over j <= t of 1 / (j (j + 1)) * (capital from j to t)
+        E_t = 1 / (s + 1) + sum over j <= s of 1 / (j (j + 1)) * (capital of the j-th by t)
 
     E is a non-negative supermartingale that starts at 1: it ever reaches 1 / alpha with probability at most alpha.
 
@@ -114,7 +118,7 @@ class ShadowLoss:
             return 0.0
         most = float(self._log_starts.max())
         started = most + log(float(np.exp(self._log_starts - most).mean()))
-        rest = -log(self._shadows + 1)
+        rest = -log(-(-self._shadows // STARTS_EVERY) + 1)
         return max(started, rest) + log1p(exp(-abs(started - rest)))
 
     def observe(self, loss: float, *, propensity: float, skipped: int = 0) -> None:
@@ -132,10 +136,11 @@ class ShadowLoss:
         if skipped < 0:
             raise InvalidParameterError("skipped", rule="at least 0", value=skipped)
         value = loss / propensity
-        start = self._shadows + 1
-        begun = np.logaddexp(self._log_starts, -log(start * (start + 1)))
+        if self._shadows % STARTS_EVERY == 0:
+            start = self._shadows // STARTS_EVERY + 1
+            self._log_starts = np.logaddexp(self._log_starts, -log(start * (start + 1)))
         growth = np.log1p(self._bets * (value - self.loss_at_most))
-        self._log_starts = begun + growth + skipped * self._log_unshadowed
+        self._log_starts = self._log_starts + growth + skipped * self._log_unshadowed
         for seen, times in ((value, 1), (0.0, skipped)):
             self._counts[seen] = self._counts.get(seen, 0) + times
         self._requests += 1 + skipped

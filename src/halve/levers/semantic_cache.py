@@ -2,15 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from halve import chains
-from halve.core import Bench, Change, Model, Outcomes, Recipe, Stack
+from halve.core import Bench, Change, Model, Recipe, Stack
 from halve.core.documents import replace_file
 from halve.errors import InvalidParameterError, MissingExtraError, ModelError
 from halve.techniques.inference.caching import semantic
@@ -67,34 +66,6 @@ class SemanticCaching:
             return "not tried: the config names no encoder"
         promise = bench.workload.objective.quality_drop_at_most
         return self._problem or f"not enabled: no threshold keeps the drop below {promise:g} on the search split"
-
-
-def stored_outcomes(
-    table: Outcomes, *, policy: semantic.HitPolicy, texts: Sequence[str], vectors: NDArray[np.float32], classes: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what a cache that holds every other example's answer would answer, and how sure it would be.
-
-    Args:
-        table: Answers that are stored, of the model in service, in the order of the texts.
-        policy: Scores neighbours.
-        texts, vectors: n texts and their vectors.
-        classes: Of the answers.
-
-    Returns:
-        int64 (n,) and float32 (n, classes): the probability of the stored answer at its class, the rest spread evenly.
-    """
-    lookups = semantic.lookups_among(texts, vectors, [str(answer) for answer in table.answers], count=NEIGHBOURS)
-    decisions = policy.decide_many(lookups)
-    answers = np.array([0 if made.entry is None else int(table.answers[made.entry]) for made in decisions], np.int64)
-    return answers, spread(answers, np.array([made.probability for made in decisions]), classes=classes)
-
-
-def spread(answers: NDArray[np.int64], sure: NDArray[np.float64], *, classes: int) -> NDArray[np.float32]:
-    """Return rows of probabilities: `sure` at each answer's class, the rest evenly; of nothing known, even rows."""
-    sure = np.maximum(sure, 1 / classes)
-    rows = np.repeat(((1 - sure) / max(classes - 1, 1))[:, None], classes, axis=1)
-    np.put_along_axis(rows, answers[:, None], sure[:, None], axis=1)
-    return rows.astype(np.float32)
 
 
 def _source(bench: Bench) -> str:

@@ -20,11 +20,8 @@ VARIATIONS = 12
 """Values of each threshold tried around a setting of a longer chain."""
 
 CHANCES = tuple(ndtr(np.arange(4.5, -1.26, -0.25)).tolist())
-"""Predicted chances to pass a certificate, from the candidate tested first to the last. Fine steps: neighbours are much
-alike and pass or fail together, and a first one that almost nothing can fail keeps a bad draw from costing everything."""
-
-FLATTERY = 0.25
-"""Deviations that a setting looks better than it is, per threshold that was chosen on the same requests."""
+"""Predicted chances to pass a certificate, from the candidate tested first to the last. Fine steps: neighbours are
+much alike and pass or fail together, and a first one that hardly fails keeps a bad draw from costing everything."""
 
 _ROUNDING = 1e-12
 
@@ -170,7 +167,7 @@ def candidates(
     pool = _Pool(points)
     noise = pool.deviation * np.sqrt(1 / pool.requests + 1 / certify_requests)
     needed = pool.drop + float(ndtri(confidence)) * pool.deviation / np.sqrt(certify_requests)
-    predicted = ndtr((quality_drop_at_most - needed) / noise - FLATTERY * pool.thresholds)
+    predicted = ndtr((quality_drop_at_most - needed) / noise)
     chosen: list[Candidate] = []
     for chance in chances:
         likely = np.flatnonzero(predicted >= chance)
@@ -195,7 +192,6 @@ class _Pool:
         squares = np.concatenate([part.squares for part in self._parts])
         smoothed = (squares * self.requests + 2) / (self.requests + 2)
         self.deviation: Numbers = np.sqrt(np.maximum(smoothed - self.drop**2, 1 / self.requests))
-        self.thresholds = np.concatenate([np.full(len(part.usd), len(part.names) - 1.0) for part in self._parts])
         self._ends = np.cumsum([len(part.usd) for part in self._parts])
 
     def candidate(self, place: int) -> Candidate:

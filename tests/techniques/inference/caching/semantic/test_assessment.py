@@ -83,6 +83,17 @@ def test_the_scorer_chooses_the_neighbour_not_the_cosine():
     assert found.probability == pytest.approx(probabilities(np.array(1 - 2 * evidence["content"])))
 
 
+def test_an_answer_that_several_neighbours_have_goes_before_a_lone_one():
+    stored = tuple(
+        Neighbour(entry=place, text=text, answer=answer, cosine=0.9)
+        for place, (text, answer) in enumerate((("red", "a"), ("green one", "b"), ("green two", "b")))
+    )
+    assessor = Assessor(vetoes=(), pair_scorer=linear(PAIR_NAMES, count=-0.8))
+    found = assessor.assess([Lookup(text="blue", neighbours=stored)])[0]
+    assert found.candidate == 1
+    assert assessor.assess([Lookup(text="blue", neighbours=stored[:2])])[0].candidate == 0
+
+
 def test_only_so_many_neighbours_are_scored():
     assessor = Assessor(vetoes=(), pair_scorer=linear(PAIR_NAMES, cosine=-1), candidates=2)
     assert assessor.assess([Lookup(text=QUESTION, neighbours=NEIGHBOURS)])[0].candidate == 1

@@ -9,10 +9,17 @@ from halve.techniques.inference.caching.semantic.evidence import (
     LOOKUP_NAMES,
     PAIR_NAMES,
     Lookup,
+    answer_logits,
     lookup_evidence,
     pair_evidence,
 )
 from halve.techniques.inference.caching.semantic.neighbour import Neighbour
+
+
+def either(*logits):
+    """Log-odds that one of several independent events happens."""
+    missed = np.prod([1 / (1 + np.exp(logit)) for logit in logits])
+    return np.log((1 - missed) / missed)
 
 
 def near(cosine, answer, entry=0):
@@ -37,6 +44,8 @@ def test_a_look_up_by_hand():
         {
             "logit": 3.0,
             "logit_over_others": 2.0,
+            "answer_logit": 3.0,
+            "answer_logit_over_others": 3.0 - either(1.0, -8.0),
             "cosine": 0.85,
             "cosine_behind_nearest": 0.05,
             "margin": -0.05,
@@ -53,6 +62,7 @@ def test_a_neighbour_alone_is_its_own_proof():
     assert found["agreement"] == 1
     assert found["margin"] == found["density"] == 0.9
     assert (found["logit"], found["logit_over_others"]) == (8, 16)
+    assert (found["answer_logit"], found["answer_logit_over_others"]) == pytest.approx((8, 16))
     assert found["other_answers"] == 0
 
 
@@ -77,3 +87,17 @@ def test_vectors_must_fit():
         Lookup(text="q", neighbours=(near(1, "a"),), vector=vector)
     with pytest.raises(InvalidParameterError, match=r"vectors must be of shape \(2, 3\). Got \(1, 3\)"):
         Lookup(text="q", neighbours=(near(1, "a"),) * 2, vector=vector, vectors=vectors)
+
+
+def test_pairs_with_one_answer_support_each_other():
+    found = answer_logits(["a", "b", "a"], [0.0, 1.0, 0.0])
+    assert found == pytest.approx({"a": np.log(3), "b": 1.0})
+    assert answer_logits([], []) == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(-1e9, 1e9)), max_size=5))
+def test_support_only_adds_and_stays_within_limits(rows):
+    found = answer_logits([answer for answer, _ in rows], [logit for _, logit in rows])
+    for answer, logit in rows:
+        assert found[answer] >= max(min(logit, 8), -8) - 1e-9
+        assert found[answer] <= 8

@@ -82,6 +82,15 @@ def test_a_file_that_no_row_names_is_not_believed(tmp_path, files):
     assert len(names(tmp_path)) == 1
 
 
+def test_a_graph_of_another_form_is_not_read(tmp_path, files, monkeypatch):
+    files.save(PARTITION, graph_of(1, 2, 3))
+    monkeypatch.setattr(graph_files, "FORM", "l2-f64-99")
+    assert files.restore(PARTITION) is None
+    files.save(PARTITION, graph_of(1, 2, 3))
+    assert len(files.restore(PARTITION)) == 3
+    assert len(names(tmp_path)) == 1
+
+
 def test_a_folder_that_cannot_be_written_costs_only_speed(tmp_path, files, caplog):
     (tmp_path / "graphs").write_text("a file is in the way")
     with caplog.at_level(logging.WARNING, logger="halve.techniques"):

@@ -6,7 +6,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from halve.errors import InvalidParameterError, MissingExtraError
 from halve.techniques.inference.caching.semantic import trees as module
-from halve.techniques.inference.caching.semantic.trees import BoostedTrees, fit_trees
+from halve.techniques.inference.caching.semantic.trees import BoostedTrees, fit_trees, mean_forest
 
 
 def drawn(n=600, seed=0):
@@ -36,11 +36,10 @@ def test_they_learn_what_no_line_separates():
 def test_a_tree_by_hand():
     stump = BoostedTrees(
         base=0.5,
-        roots=np.array([0], dtype=np.int32),
-        feature=np.array([1, 0, 0], dtype=np.int32),
+        roots=np.array([0], dtype=np.int64),
+        feature=np.array([1, 0, 0], dtype=np.int64),
         threshold=np.array([2.0, 0.0, 0.0]),
-        left=np.array([1, 1, 2], dtype=np.int32),
-        right=np.array([2, 1, 2], dtype=np.int32),
+        children=np.array([1, 2, 1, 1, 2, 2], dtype=np.int64),
         value=np.array([0.0, -1.0, 3.0]),
         depth=1,
     )
@@ -62,7 +61,22 @@ def test_arrays_and_back():
     assert again.logits(features).tolist() == fitted.logits(features).tolist()
 
 
-@pytest.mark.parametrize("change", [{"left": 99}, {"right": -1}, {"feature": 4}, {"roots": 10_000}])
+def test_the_mean_of_forests_has_the_mean_of_their_log_odds():
+    features, right = drawn()
+    forests = [fit_trees(features, right, trees=trees, leaves=leaves) for trees, leaves in ((3, 2), (5, 15))]
+    expected = np.mean([forest.logits(features) for forest in forests], axis=0)
+    assert mean_forest(forests).logits(features) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_many_rows_are_read_in_pieces(monkeypatch):
+    features, right = drawn()
+    fitted = fit_trees(features, right, trees=5)
+    whole = fitted.logits(features)
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 7)
+    assert fitted.logits(features).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("change", [{"children": 99}, {"children": -1}, {"feature": 4}, {"roots": 10_000}])
 def test_nodes_that_point_outside_are_refused(change):
     features, right = drawn()
     arrays = fit_trees(features, right, trees=2).arrays()

@@ -20,6 +20,7 @@ from halve.techniques.inference.caching.semantic.fitting import (
     fit_assessor,
     fit_policy,
 )
+from halve.techniques.inference.caching.semantic.full_cache import full_cache, spread
 from halve.techniques.inference.caching.semantic.log_replay import LogReplay, Mistake, replay_log
 from halve.techniques.inference.caching.semantic.neighbour import Decision, Neighbour
 from halve.techniques.inference.caching.semantic.partition import (
@@ -69,6 +70,7 @@ __all__ = [
     "default_policy",
     "fit_assessor",
     "first_of_each",
+    "full_cache",
     "fit_policy",
     "from_chat_request",
     "lookups_among",
@@ -76,4 +78,5 @@ __all__ = [
     "partition_key",
     "precision_recall_curve",
     "replay_log",
+    "spread",
 ]

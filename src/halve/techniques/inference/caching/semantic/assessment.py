@@ -13,6 +13,7 @@ from halve.techniques.inference.caching.semantic.evidence import (
     PAIR_NAMES,
     Lookup,
     Vectors,
+    answer_logits,
     lookup_evidence,
     pair_evidence,
 )
@@ -58,12 +59,14 @@ class PairRows:
     Args:
         starts: int64 (look-ups + 1,): look-up i has rows starts[i] to starts[i + 1].
         examples: Evidence of the pairs, in PAIR_NAMES, and what scorers read besides.
+        answers: (rows,): of the neighbours.
         vetoes: (rows,): what forbids each pair, empty if nothing does.
         same_words: bool (rows,): whether both have the very same words.
     """
 
     starts: NDArray[np.int64]
     examples: Examples
+    answers: tuple[str, ...]
     vetoes: tuple[str, ...]
     same_words: NDArray[np.bool_]
 
@@ -133,6 +136,7 @@ class Assessor:
         return PairRows(
             starts=np.concatenate([[0], np.cumsum([len(nearest) for nearest in kept])]).astype(np.int64),
             examples=Examples(features=features, ones=ones, others=others, terms=terms),
+            answers=tuple(near.answer for _, near in pairs),
             vetoes=tuple(veto.says if veto else "" for veto in vetoes),
             same_words=np.array(
                 [wording(text).text == wording(near.text).text for text, near in pairs], dtype=np.bool_
@@ -146,11 +150,23 @@ class Assessor:
         return self.pair_scorer.logits(rows.examples)
 
     def choose(self, rows: PairRows, logits: Array, number: int) -> int | None:
-        """Return the neighbour to ask about: the best-scoring that nothing forbids; the nearest of ties."""
+        """Return the neighbour to ask about, from 0; None if all are forbidden or there is none.
+
+        Of the pairs that nothing forbids, the answer that most likely is right (see `answer_logits`) and its
+        best-scoring pair; without a scorer the nearest. The very same words go before everything.
+        """
         start, end = int(rows.starts[number]), int(rows.starts[number + 1])
         allowed = [place for place in range(start, end) if not rows.vetoes[place]]
-        best = max(allowed, key=lambda place: (rows.same_words[place], logits[place]), default=None)
-        return None if best is None else best - start
+        if not allowed:
+            return None
+        chances: dict[str, float] = {}
+        if self.pair_scorer is not None:
+            chances = answer_logits([rows.answers[place] for place in allowed], logits[allowed].tolist())
+
+        def rank(place: int) -> tuple[bool, float, float]:
+            return bool(rows.same_words[place]), chances.get(rows.answers[place], 0.0), float(logits[place])
+
+        return max(allowed, key=rank) - start
 
     def lookup_features(
         self, lookups: Sequence[Lookup], rows: PairRows, logits: Array, chosen: Sequence[int | None]

@@ -4,6 +4,7 @@ Two kinds. Evidence of a pair compares the question with one stored question. Ev
 around: the second neighbour with another answer, and the vote of all. Learns nothing, decides nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ PAIR_NAMES = ("cosine", "words_least", "words_most", *surface.NAMES)
 LOOKUP_NAMES = (
     "logit",  # log-odds of the pair that is asked about
     "logit_over_others",  # how far that is above the best pair with another answer
+    "answer_logit",  # log-odds that some scored pair with the same answer is right, taken as independent
+    "answer_logit_over_others",  # how far that is above the best other answer's
     "cosine",  # of the pair
     "cosine_behind_nearest",  # how far the nearest neighbour's cosine is above it
     "margin",  # cosine minus that of the nearest neighbour with another answer
@@ -113,12 +116,16 @@ def lookup_evidence(neighbours: Sequence[Neighbour], *, logits: Sequence[float] 
         else:
             others.append(cosine)
     limited = [min(max(float(logit), -MOST_LOGIT), MOST_LOGIT) for logit in logits]
+    answers = answer_logits([neighbour.answer for neighbour in neighbours[: len(limited)]], limited)
+    rival = max((logit for answer, logit in answers.items() if answer != chosen.answer), default=-MOST_LOGIT)
     against = max((logit for logit, agrees in zip(limited, same, strict=False) if not agrees), default=-MOST_LOGIT)
     distinct = len({neighbour.answer for neighbour in neighbours}) - 1
     return np.array(
         (
             limited[candidate],
             limited[candidate] - against,
+            answers[chosen.answer],
+            answers[chosen.answer] - rival,
             chosen.cosine,
             nearest - chosen.cosine,
             chosen.cosine - max(others, default=0.0),
@@ -128,3 +135,20 @@ def lookup_evidence(neighbours: Sequence[Neighbour], *, logits: Sequence[float] 
             chosen.cosine - (sum(others) / len(others) if others else 0.0),
         )
     )
+
+
+def answer_logits(answers: Sequence[str], logits: Sequence[float]) -> dict[str, float]:
+    """Return for each answer the log-odds that one of its pairs is right: 1 - product of (1 - p), as if independent.
+
+    Noisy-or, Pearl 1988. Limited to +-MOST_LOGIT as its parts are.
+
+    Args:
+        answers: Of pairs; equal ones together.
+        logits: Of the same pairs.
+    """
+    silence: dict[str, float] = {}
+    for answer, logit in zip(answers, logits, strict=True):
+        limited = min(max(float(logit), -MOST_LOGIT), MOST_LOGIT)
+        silence[answer] = silence.get(answer, 0.0) + math.log1p(math.exp(limited))
+    # -s is the log of the product, so the odds are (1 - e^-s) / e^-s = e^s - 1.
+    return {answer: min(math.log(math.expm1(missed)), MOST_LOGIT) for answer, missed in silence.items()}

@@ -171,15 +171,16 @@ def fit_assessor(
     plain = Assessor(vetoes=tuple(vetoes), rarity=rarity, candidates=candidates)
     rows = plain.rows(questions, for_fitting=True)
     pair_scorer, left_out = _fit_pairs(lookups, rows, pairs, rarity, recipe)
-    chosen = [plain.choose(rows, left_out, number) for number in range(len(questions))]
-    asked, features = plain.lookup_features(questions, rows, left_out, chosen)
+    scored = replace(plain, pair_scorer=pair_scorer)
+    chosen = [scored.choose(rows, left_out, number) for number in range(len(questions))]
+    asked, features = scored.lookup_features(questions, rows, left_out, chosen)
     right = np.array([lookups[at].is_right(chosen[at]) for at in asked.tolist()], dtype=np.bool_)
     lookup_scorer = None
     if len(asked) >= FEWEST_LOOKUPS and 0 < int(right.sum()) < len(right):
         keys = _numbered([lookups[at].fold_key for at in asked.tolist()])
         examples = Examples(features=features)
         lookup_scorer = fit_scorer(examples, right, names=NAMES, groups=keys, recipe=recipe).scorer
-    return replace(plain, pair_scorer=pair_scorer, lookup_scorer=lookup_scorer)
+    return replace(scored, lookup_scorer=lookup_scorer)
 
 
 def _fit_pairs(

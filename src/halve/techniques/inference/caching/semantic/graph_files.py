@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, final
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.index import GraphIndex
+from halve.techniques.inference.caching.semantic.index import FORM, GraphIndex
 from halve.techniques.inference.caching.semantic.sql import Run
 
 TABLE: Final = (
@@ -45,7 +45,7 @@ class GraphFiles:
     def restore(self, partition: bytes) -> GraphIndex | None:
         """Return the saved graph of a partition as a mapped file; None if there is none that can be believed."""
         rows = self._read("SELECT file, sha256 FROM graphs WHERE partition_key = ?", (partition,))
-        if not rows:
+        if not rows or not str(rows[0][0]).endswith(f".{FORM}.usearch"):
             return None
         path, sha256 = self._folder / Path(str(rows[0][0])).name, str(rows[0][1])
         try:
@@ -60,7 +60,7 @@ class GraphFiles:
 
     def save(self, partition: bytes, graph: GraphIndex) -> None:
         """Write the graph of a partition in place of the one before. A full disk costs the file, nothing else."""
-        path = self._folder / f"{partition.hex()}-{secrets.token_hex(4)}.usearch"
+        path = self._folder / f"{partition.hex()}-{secrets.token_hex(4)}.{FORM}.usearch"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             graph.save(path)

@@ -19,8 +19,14 @@ EXPANSION_ADD = 96
 EXPANSION_SEARCH = 48
 """Of the graph (Malkov and Yashunin 2016, arXiv:1603.09320): M, efConstruction and ef."""
 
+METRIC = "ip"
+"""1 minus the inner product: of vectors of length 1 the same as "cos", in three quarters of the time."""
+
 STORAGE = "f16"
 """Cosines off by 2e-5; in int8 by 1e-2, and one in fourteen of the eight nearest is another."""
+
+FORM = f"{METRIC}-{STORAGE}-{CONNECTIVITY}"
+"""What a saved graph must have been made with to be read."""
 
 
 class VectorIndex(Protocol):
@@ -206,7 +212,7 @@ def _new(dimension: int) -> Any:
         raise MissingExtraError("a large semantic cache", package="usearch", extra="cache") from None
     return Index(
         ndim=dimension,
-        metric="cos",
+        metric=METRIC,
         dtype=STORAGE,
         connectivity=CONNECTIVITY,
         expansion_add=EXPANSION_ADD,

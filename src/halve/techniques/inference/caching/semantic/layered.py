@@ -2,7 +2,8 @@
 
 A small partition is a matrix and nothing else: exact, and faster than a graph. A matrix that has grown too long moves
 into the graph a few vectors at a time, as part of later additions and searches, so that no request waits for a graph to
-be built. The same happens to what a restored graph does not know yet. A restored graph is a mapped file while that will
+be built. The same happens to what a restored graph does not know yet. A restored graph stays a mapped file as long as
+few changes have come.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from halve.errors import InvalidParameterError
 NEVER = 2.0
 """A threshold that no probability reaches."""
 
-GRID = tuple(round(step / 1000, 3) for step in (*range(999, 990, -1), *range(990, 0, -5)))
+GRID = (0.9999, 0.9995, *(round(step / 1000, 3) for step in (*range(999, 950, -1), *range(950, 0, -5))))
 """Thresholds that are looked at, strict first. They stand before any look-up is seen: the proof needs that."""
 
 
