@@ -30,7 +30,7 @@ from halve.engines import engine
 from halve.engines.encoder import load_encoder
 from halve.errors import AnswerError, InvalidParameterError, ModelError
 from halve.levers.semantic_cache import POLICY_NAME
-from halve.techniques.inference.caching import semantic
+from halve.techniques.inference.caching import exact_key, semantic
 
 _log = logging.getLogger("halve.assembly")
 
@@ -152,8 +152,21 @@ class SharedCache:
         """Store an arbitrary answer to each question."""
         if not texts:
             return
-        for text, vector in zip(texts, self._own.encode(texts), strict=True):
-            self._put(text, CachedAnswer(answer=0), vector)
+        now, vectors = time.time(), self._own.encode(texts)
+        self._store.put_many(
+            [
+                semantic.NewEntry(
+                    partition=self._partition,
+                    key=exact_key(text),
+                    text=text,
+                    vector=vector,
+                    answer="0",
+                    answer_digest="0",
+                    created_seconds=now,
+                )
+                for text, vector in zip(texts, vectors, strict=True)
+            ]
+        )
 
     def answerer(self, *, threads: int, owns: bool = False) -> Answerer:
         """Return an answerer for one replica, with an encoder of its own.

@@ -10,7 +10,7 @@ from halve.core import FloatArray
 from halve.errors import InvalidParameterError
 from halve.gate.exact import check_confidence
 
-BETS = 0.95 * 0.5 ** np.arange(8)
+BETS: FloatArray = 0.95 * 0.5 ** np.arange(8, dtype=np.float64)
 """Shares of the boldest bet allowed, mixed in equal parts: one of them suits whatever the truth is."""
 
 STARTS_EVERY = 100
@@ -44,8 +44,9 @@ class ShadowLoss:
     """The mean loss per request of a stage, from sampled shadow calls; may be looked at after every one of them.
 
     A request is shadowed with a probability p that is fixed before its loss is known. Its weighted loss is
-    x = loss / p, that of a request that was not shadowed is 0. So x has the mean of the loss whatever p is, in [l / q, u / q] with
-    [l, u] the range of losses and q the least p. Requests that the strong answerer got anyway lose 0.
+    x = loss / p, that of a request that was not shadowed is 0. So x has the mean of the loss whatever p is, and lies in
+    [l / q, u / q] with [l, u] the range of losses and q the least p. Requests that the strong answerer got anyway lose
+    0.
 
     Evidence against "at every time the mean is at most the promise": as `log_capital`, but the j-th gambler starts
     before shadow call 100 (j - 1) + 1 with a part 1 / (j (j + 1)) of the money, so that a break after a long good

@@ -220,6 +220,46 @@ def test_a_request_may_be_half_cached(make_chain, dict_cache):
     assert [answer.stage for answer in answers] == ["only", "exact_cache", "only", "exact_cache"]
 
 
+def test_identical_requests_in_flight_are_answered_once(make_chain, dict_cache):
+    chain = make_chain(cache=dict_cache)
+
+    async def use(gateway):
+        return await asyncio.gather(*(gateway.answer(tensors(7)) for _ in range(50)), gateway.answer(tensors(8, 7, 8)))
+
+    *single, mixed = run(chain, use)
+    assert [answers[0].answer for answers in single] == [7] * 50
+    assert [answer.answer for answer in mixed] == [8, 7, 8]
+    assert sum(chain.load.loaded["only"][0].batch_sizes) == 2
+    assert [answers[0].stage for answers in single].count("exact_cache") == 49
+
+
+def test_a_failure_reaches_all_who_waited_for_it_and_is_asked_again_later(make_chain, dict_cache):
+    chain = make_chain({"only": lambda: FakeAnswerer(fails_on=lambda payload: True)}, cache=dict_cache)
+
+    async def use(gateway):
+        first = await asyncio.gather(*(gateway.answer(tensors(1)) for _ in range(5)), return_exceptions=True)
+        with pytest.raises(AnswerError):
+            await gateway.answer(tensors(1))
+        return first
+
+    assert [type(error) for error in run(chain, use)] == [AnswerError] * 5
+    assert dict_cache.stored == {}
+    assert sum(chain.load.loaded["only"][0].batch_sizes) == 2
+
+
+def test_who_gives_up_waiting_takes_nobody_along(make_chain, dict_cache):
+    chain = make_chain(cache=dict_cache)
+
+    async def use(gateway):
+        leader = asyncio.ensure_future(gateway.answer(tensors(3)))
+        follower = asyncio.ensure_future(gateway.answer(tensors(3)))
+        await asyncio.sleep(0)
+        leader.cancel()
+        return await follower
+
+    assert [answer.answer for answer in run(chain, use)] == [3]
+
+
 def test_a_failure_is_not_cached(make_chain, dict_cache):
     chain = make_chain({"only": lambda: FakeAnswerer(fails_on=lambda payload: True)}, cache=dict_cache)
 

@@ -45,6 +45,7 @@ class Gateway:
         self._stations: list[Station] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_flight = 0
+        self._following: dict[bytes, list[Ticket]] = {}
         self._state = "loading"
         self._drained = asyncio.Event()
         self._memory = None if chain.memory is None else Remembering(chain.memory)
@@ -117,9 +118,15 @@ class Gateway:
         for index, payload in enumerate(payloads):
             key = cache_key(payload)
             stored = cache.get(key, now_seconds=now)
-            self.metrics.looked_up(hit=stored is not None)
+            followers = self._following.get(key)
+            self.metrics.looked_up(hit=stored is not None or followers is not None)
             if stored is None:
-                tickets.append(Ticket(payload, asked=asked, index=index, key=key))
+                ticket = Ticket(payload, asked=asked, index=index, key=key)
+                if followers is not None:  # the identical item is being answered: wait for that
+                    followers.append(ticket)
+                    continue
+                self._following[key] = []
+                tickets.append(ticket)
             else:
                 self.metrics.answered(CACHE_STAGE)
                 asked.settle(index, _from_cache(stored))
@@ -149,9 +156,18 @@ class Gateway:
                 if ticket.key is not None and self.chain.cache is not None:
                     self.chain.cache.put(ticket.key, _to_cache(result), now_seconds=time.monotonic())
             ticket.asked.settle(ticket.index, result)
+            for follower in self._following.pop(ticket.key, ()) if ticket.key is not None else ():
+                self._follow(follower, result)
         self._in_flight -= len(settled)
         if self._in_flight == 0:
             self._drained.set()
+
+    def _follow(self, follower: Ticket, result: Answered | HalveError) -> None:
+        """Give an item what its identical leader got; an error reaches both."""
+        if isinstance(result, Answered):
+            self.metrics.answered(CACHE_STAGE)
+            result = Answered(result.answer, result.probabilities, CACHE_STAGE)
+        follower.asked.settle(follower.index, result)
 
     async def close(self) -> None:
         """Take nothing new, answer what was taken (at most `limits.drain_seconds`), stop every replica."""

@@ -131,6 +131,32 @@ def test_candidates_get_bolder_and_cheaper():
     assert candidates(points, quality_drop_at_most=-1, certify_requests=500, confidence=0.95) == ()
 
 
+def test_expected_losses_take_the_place_of_recorded_ones():
+    table = drawn(2, stages=3, requests=60)
+    strong, expected = table.scores[2], np.array([[0.3], [0.1], [0.0]]) * np.ones((1, 60))
+    found = chain_points(table, strong_scores=strong, expected_losses=expected)
+    for place in range(0, len(found.usd), 97):
+        run = run_chain(table, found.chain(place))
+        assert found.drop[place] == pytest.approx(np.mean(expected[run.stage, np.arange(60)]))
+        assert found.squares[place] == pytest.approx(np.mean((strong - run.scores) ** 2))
+
+
+def test_four_stages_come_near_three_of_them():
+    # The fourth is of no use: dear and no surer than chance. The search must do about as well as without it.
+    table = drawn(4, stages=3, requests=300, grain=0.05)
+    random, strong = np.random.default_rng(0), table.scores[2]
+    four = ChainTable(
+        names=("a", "b", "x", "c"),
+        scores=np.insert(table.scores, 2, 0.0, axis=0),
+        usd=np.insert(table.usd, 2, 0.01, axis=0),
+        sure=np.vstack([table.sure, random.random((1, 300))]),
+    )
+    three, longer = (
+        cheapest([chain_points(given, strong_scores=strong)], quality_drop_at_most=0.03) for given in (table, four)
+    )
+    assert longer.usd_per_request <= 1.15 * three.usd_per_request
+
+
 def test_a_candidate_without_a_loss_is_not_taken_for_certain():
     table = single("same", scores=np.ones(50), usd=np.ones(50))
     points = [chain_points(table, strong_scores=np.ones(50))]
@@ -143,6 +169,9 @@ def test_a_candidate_without_a_loss_is_not_taken_for_certain():
     "call",
     [
         lambda: chain_points(drawn(0, stages=2, requests=5), strong_scores=np.ones(4)),
+        lambda: chain_points(
+            drawn(0, stages=2, requests=5), strong_scores=np.ones(5), expected_losses=np.zeros((1, 5))
+        ),
         lambda: cheapest([], quality_drop_at_most=0.1),
         lambda: candidates([], quality_drop_at_most=0.1, certify_requests=0, confidence=0.95),
         lambda: candidates([], quality_drop_at_most=0.1, certify_requests=1, confidence=0.2),

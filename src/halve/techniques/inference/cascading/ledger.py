@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.cascading.chains import ChainRun, ChainTable, Numbers
@@ -61,7 +62,7 @@ def cascade_ledger(
     run: ChainRun,
     *,
     strong_usd: Numbers,
-    shadows: Numbers | None = None,
+    shadows: NDArray[np.bool_] | None = None,
     encoder_usd_per_request: float = 0.0,
     lost_discount_usd_per_strong_call: float = 0.0,
 ) -> CascadeLedger:

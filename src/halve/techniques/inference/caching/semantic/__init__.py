@@ -35,7 +35,7 @@ from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
 from halve.techniques.inference.caching.semantic.postgres import PostgresStore
 from halve.techniques.inference.caching.semantic.single_flight import SingleFlight
 from halve.techniques.inference.caching.semantic.sqlite import SQLiteStore
-from halve.techniques.inference.caching.semantic.store import EntryStore
+from halve.techniques.inference.caching.semantic.store import EntryStore, NewEntry
 from halve.techniques.inference.caching.semantic.thresholds import (
     ThresholdChoice,
     choose_threshold,
@@ -55,6 +55,7 @@ __all__ = [
     "Lookup",
     "Mistake",
     "Neighbour",
+    "NewEntry",
     "PooledThresholds",
     "PostgresStore",
     "SQLiteStore",
