@@ -328,6 +328,7 @@ def test_the_figures_of_the_issue():
         ours=Estimate(median=500, low=400, high=600),
         gptcache=Estimate(median=20, low=19, high=21),
         ratio=Estimate(median=25, low=20, high=30),
+        processor_ratio=Estimate(median=24, low=20, high=30),
         recall=0.99,
         agreement=1.0,
     )

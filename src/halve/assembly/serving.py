@@ -9,6 +9,7 @@ from pathlib import Path
 from halve.assembly import entries
 from halve.assembly.config import Config
 from halve.assembly.semantic import SharedCache, runner
+from halve.assembly.watching import ProductionWatch
 from halve.core import Answerer, Model, Stack
 from halve.core.documents import load_yaml
 from halve.errors import ConfigError, InvalidParameterError
@@ -25,7 +26,12 @@ _log = logging.getLogger("halve.assembly")
 
 
 def make_chain(
-    stack: Stack, *, folder: Path, catalogue: Catalogue | None = None, cache_location: str | None = None
+    stack: Stack,
+    *,
+    folder: Path,
+    catalogue: Catalogue | None = None,
+    cache_location: str | None = None,
+    watch: ProductionWatch | None = None,
 ) -> Chain:
     """Return the stack with all that its stages need.
 
@@ -35,6 +41,7 @@ def make_chain(
         catalogue: Prices, for the cost metric.
         cache_location: Where a semantic cache lies: a SQLite file or a `postgresql://` address; None for a temporary
             file.
+        watch: Watches early answers.
     """
     prices = catalogue or Catalogue.load()
     kinds = {stack.gateway.instance_type, *(deployment.instance_type for deployment in stack.deployments)}
@@ -48,8 +55,11 @@ def make_chain(
             else load_checked(model, threads=threads, folder=folder)
         ),
         memory=shared,
+        watch=watch,
         accepts={
-            str(stage.model): serve_acceptance(stage.accept) for stage in stack.model_stages if stage.accept is not None
+            str(stage.model): serve_acceptance(stage.accept) if watch is None else watch.accepts(stage.accept)
+            for stage in stack.model_stages
+            if stage.accept is not None
         },
         cache=serve_cache(cache) if cache else None,
         cache_key=cache_key if cache else None,
@@ -94,6 +104,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     cache: str | None = None,
+    watch: ProductionWatch | None = None,
     ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serve a stack file until SIGTERM or SIGINT.
@@ -104,6 +115,7 @@ def serve(
         host: Address to listen on.
         port: 0 lets the system choose.
         cache: Where a semantic cache lies; see `make_chain`.
+        watch: Watches early answers, if given.
         ready: Called with the port once requests are taken.
 
     Raises:
@@ -117,7 +129,7 @@ def serve(
             given = load_yaml(Config, config)
             scope.enter_context(entries.importable(config.parent))
         stack = with_entries(stack, given, source=str(stack_path))
-        chain = make_chain(stack, folder=stack_path.parent, cache_location=cache)
+        chain = make_chain(stack, folder=stack_path.parent, cache_location=cache, watch=watch)
         serve_gateway(Gateway(chain), host=host, port=port, ready=ready)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,11 +36,31 @@ from halve.cli.options import Command, debug_option, json_option
     show_envvar=True,
     help="Where a semantic cache lies: a SQLite file, or postgresql://...; a temporary file if not given.",
 )
+@click.option(
+    "--shadow-share",
+    type=float,
+    metavar="SHARE",
+    help="Ask the last model too for this share of early answers, and tighten thresholds when too many differ.",
+)
+@click.option(
+    "--disagreement-at-most",
+    type=float,
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="With --shadow-share: of requests whose answer may differ from the last model's.",
+)
 @json_option
 @debug_option
-def command(stack: Path, config: Path | None, host: str, port: int, cache: str | None, as_json: bool) -> None:
+def command(
+    stack: Path, config: Path | None, host: str, port: int, cache: str | None, as_json: bool, **watched: Any
+) -> None:
     """Serve a STACK file until Ctrl-C: /v2/models/{name}/infer, /healthz, /metrics."""
     from halve.assembly import serve
+    from halve.assembly.watching import ProductionWatch
+
+    share, at_most = watched["shadow_share"], watched["disagreement_at_most"]
+    watch = None if share is None else ProductionWatch(share=share, disagreement_at_most=at_most)
 
     def ready(bound_port: int) -> None:
         url = f"http://{host}:{bound_port}"
@@ -47,6 +68,6 @@ def command(stack: Path, config: Path | None, host: str, port: int, cache: str |
         click.echo(line)
 
     try:
-        serve(stack, config=config, host=host, port=port, cache=cache, ready=ready)
+        serve(stack, config=config, host=host, port=port, cache=cache, watch=watch, ready=ready)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

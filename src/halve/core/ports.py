@@ -87,6 +87,31 @@ class Accepts(Protocol):
         ...
 
 
+class EarlyWatch(Protocol):
+    """Watches what early stages answer in production: some of it is asked of the last model too."""
+
+    share: float
+    """Of early answers that are asked twice, drawn at random, in (0, 1]."""
+
+    @property
+    def place(self) -> int:
+        """How many times thresholds were tightened."""
+        ...
+
+    @property
+    def upper_bound(self) -> float:
+        """Of the share of requests answered otherwise than the last model would, under the thresholds in force."""
+        ...
+
+    def shadow(self, *, same: bool, skipped: int) -> str | None:
+        """Take whether both answers are the same, and how many requests since the last were not asked twice.
+
+        Returns:
+            A sentence if thresholds change, else None.
+        """
+        ...
+
+
 class AnswerMemory(Protocol):
     """What a semantic cache learns from: the last model's answers. Safe from any thread."""
 

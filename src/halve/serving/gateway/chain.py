@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from halve.core import Accepts, AnswerCache, Answerer, AnswerMemory, Deployment, Model, Payload, Stack
+from halve.core import Accepts, AnswerCache, Answerer, AnswerMemory, Deployment, EarlyWatch, Model, Payload, Stack
 from halve.errors import InvalidParameterError
 
 LoadAnswerer = Callable[[Model, int], Answerer]
@@ -61,6 +61,7 @@ class Chain:
         cache: For a stack with a cache stage.
         cache_key: For a stack with a cache stage: equal bytes mean the identical request.
         memory: Told what the last model answers, for a stack with a semantic cache; closed with the gateway.
+        watch: Watches early answers, if given; `accepts` must follow what it says.
         labels: Class names in the order of the models' outputs.
         usd_per_vcpu_second: Price of one vCPU, for every instance type of the stack.
         takes: What an item must look like.
@@ -75,6 +76,7 @@ class Chain:
     cache: AnswerCache | None = None
     cache_key: Callable[[Payload], bytes] | None = None
     memory: AnswerMemory | None = None
+    watch: EarlyWatch | None = None
     labels: tuple[str, ...] = ()
     usd_per_vcpu_second: Mapping[str, float]
     takes: InputSpec = field(default_factory=InputSpec)

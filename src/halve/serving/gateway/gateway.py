@@ -17,6 +17,7 @@ from halve.serving.gateway.chain import CACHE_STAGE, Answered, Chain, Limits
 from halve.serving.gateway.isolate import Outcome
 from halve.serving.gateway.metrics import GATEWAY, Metrics
 from halve.serving.gateway.remembering import Remembering
+from halve.serving.gateway.shadowing import SecondOpinion, Shadowing
 from halve.serving.gateway.station import OnBatch, Station
 from halve.serving.gateway.ticket import Asked, Ticket
 
@@ -50,6 +51,11 @@ class Gateway:
         self._drained = asyncio.Event()
         self._memory = None if chain.memory is None else Remembering(chain.memory)
         self._last = links[-1].model.name
+        self._shadowing: Shadowing | None = None
+        if chain.watch is not None and len(links) > 1:
+            self._shadowing = Shadowing(
+                chain.watch, last=self._last, ask=self._ask_twice, compared=self.metrics.watched(chain.watch)
+            )
 
     @property
     def is_ready(self) -> bool:
@@ -130,6 +136,8 @@ class Gateway:
             else:
                 self.metrics.answered(CACHE_STAGE)
                 asked.settle(index, _from_cache(stored))
+                if self._shadowing is not None:
+                    self._shadowing.answered(payload, stored.answer, stage=stored.stage)
         return tickets
 
     def _on_batch(self, number: int) -> OnBatch:
@@ -149,8 +157,13 @@ class Gateway:
 
     def _settle(self, settled: Settled) -> None:
         for ticket, result in settled:
+            if isinstance(ticket.asked, SecondOpinion):
+                ticket.asked.settle(ticket.index, result)
+                continue
             if isinstance(result, Answered):
                 self.metrics.answered(result.stage)
+                if self._shadowing is not None:
+                    self._shadowing.answered(ticket.payload, result.answer, stage=result.stage)
                 if self._memory is not None and result.stage == self._last:
                     self._memory.put(ticket.payload, _to_cache(result))
                 if ticket.key is not None and self.chain.cache is not None:
@@ -161,6 +174,16 @@ class Gateway:
         self._in_flight -= len(settled)
         if self._in_flight == 0:
             self._drained.set()
+
+    def _ask_twice(self, ticket: Ticket) -> bool:
+        """Queue a second opinion, unless requests have most of the room there is."""
+        if self._state != "ready" or 2 * self._in_flight > self.limits.in_flight_items:
+            return False
+        self._in_flight += 1
+        if self._stations[-1].put([ticket]):
+            return True
+        self._in_flight -= 1
+        return False
 
     def _follow(self, follower: Ticket, result: Answered | HalveError) -> None:
         """Give an item what its identical leader got; an error reaches both."""

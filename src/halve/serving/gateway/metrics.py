@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
+from halve.core import EarlyWatch
 from halve.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -106,6 +107,19 @@ class Metrics:
     def looked_up(self, *, hit: bool) -> None:
         """Count one question to the cache."""
         (self._hits if hit else self._misses).inc()
+
+    def watched(self, watch: EarlyWatch) -> Callable[[bool], None]:
+        """Show a watch's state, and return what counts one comparison."""
+        from prometheus_client import Counter, Gauge
+
+        registry = self._registry
+        calls = Counter("halve_shadow_calls", "Early answers asked twice.", ["same"], registry=registry)
+        same, other = calls.labels("yes"), calls.labels("no")
+        place = Gauge("halve_watch_tightened", "How many times thresholds were tightened.", registry=registry)
+        place.set_function(lambda: watch.place)
+        bound = Gauge("halve_watch_disagreement_upper_bound", "Of answers unlike the last model's.", registry=registry)
+        bound.set_function(lambda: watch.upper_bound)
+        return lambda is_same: (same if is_same else other).inc()
 
     def finished(self, *, stage: str, status: int, seconds: float) -> None:
         """Count one inference request."""

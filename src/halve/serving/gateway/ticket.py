@@ -1,7 +1,7 @@
 """One item on its way through the chain, and the request it belongs to."""
 
 import asyncio
-from typing import final
+from typing import Protocol, final
 
 from halve.core import Payload
 from halve.errors import AnswerError, HalveError
@@ -40,11 +40,19 @@ def _placed(error: HalveError, index: int) -> HalveError:
     return AnswerError(error.model, index=index, cause=error.cause) if isinstance(error, AnswerError) else error
 
 
+class Waiting(Protocol):
+    """Who hears what became of an item."""
+
+    def settle(self, index: int, result: Answered | HalveError) -> None:
+        """Record what became of one item."""
+        ...
+
+
 @final
 class Ticket:
     """One item: its payload, its place in its request, and its cache key if the chain has a cache."""
 
     __slots__ = ("asked", "index", "key", "payload")
 
-    def __init__(self, payload: Payload, *, asked: Asked, index: int, key: bytes | None) -> None:
+    def __init__(self, payload: Payload, *, asked: Waiting, index: int, key: bytes | None) -> None:
         self.payload, self.asked, self.index, self.key = payload, asked, index, key

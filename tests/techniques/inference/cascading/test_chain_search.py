@@ -162,7 +162,8 @@ def test_a_candidate_without_a_loss_is_not_taken_for_certain():
     points = [chain_points(table, strong_scores=np.ones(50))]
     (found,) = candidates(points, quality_drop_at_most=0.2, certify_requests=50, confidence=0.95)
     assert found.deviation == pytest.approx(np.sqrt(2 / 52))
-    assert candidates(points, quality_drop_at_most=0.01, certify_requests=50, confidence=0.95) == ()
+    likely = candidates(points, quality_drop_at_most=0.01, certify_requests=50, confidence=0.95, chances=(0.5,))
+    assert likely == ()
 
 
 @pytest.mark.parametrize(

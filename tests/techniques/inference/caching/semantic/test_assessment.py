@@ -116,6 +116,16 @@ def test_the_same_words_are_the_same_question():
     assert (found.candidate, found.probability, found.same_words) == (1, 1.0, True)
 
 
+def test_long_texts_with_one_beginning_are_not_the_same():
+    beginning = "word " * 600
+    stored = (Neighbour(entry=1, text=beginning + "yes", answer="a", cosine=0.999),)
+    other, same = Assessor().assess(
+        [Lookup(text=beginning + "no", neighbours=stored), Lookup(text=beginning + " YES", neighbours=stored)]
+    )
+    assert (other.candidate, other.veto) == (None, "a text is too long to be compared")
+    assert (same.candidate, same.probability) == (0, 1.0)
+
+
 def test_one_look_up_does_not_change_another():
     lookups = [
         Lookup(text=QUESTION, neighbours=NEIGHBOURS),

@@ -14,6 +14,7 @@ EXAMPLES = {
     "polarity": ("turn on dark mode", "turn off dark mode"),
     "direction": ("a flight from Paris to Rome", "a flight from Rome to Paris"),
     "script": ("привет всем", "hello all"),
+    "too_long": ("a " * 1_500, "b " * 1_500),
     "language": ("wie ist das Wetter und wo", "how is the weather and what is it"),
 }
 
@@ -31,7 +32,7 @@ def test_a_rule_forbids_its_example_both_ways_and_names_itself(name):
         assert found is not None
         assert found.name == name
         assert found.says
-    assert first_veto(one, one, names=VETOES) is None
+    assert name == "too_long" or first_veto(one, one, names=VETOES) is None
 
 
 @pytest.mark.parametrize(

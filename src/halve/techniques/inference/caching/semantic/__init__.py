@@ -1,17 +1,16 @@
 """A question that means the same as an earlier one gets its stored answer.
 
-From the inside out: `wording`, `lexicon` and `differences` compare two texts, `evidence` looks at a question's neighbours,
-`scorer` (logistic regression, trees, a network) says how likely a stored answer is right, `thresholds` proves where to draw
-the line and `policy` decides. `partition` keeps tenants, prompts and tools apart, `store` says what a store promises
-(`sqlite`, `postgres`), `cache` is what serves, `single_flight` merges what is under way. Vectors, models and the network
-are passed in.
+From the inside out: `wording`, `lexicon` and `differences` compare two texts, `evidence` looks at a question's
+neighbours, `scorer` says how likely a stored answer is right, `thresholds` proves where to draw the line and `policy`
+decides. `partition` keeps tenants, prompts and tools apart, `store` says what a store promises (`sqlite`, `postgres`),
+`cache` is what serves, `single_flight` merges what is under way. Vectors, models and the network are passed in.
 """
 
 from halve.techniques.inference.caching.semantic.among import first_of_each, lookups_among, lookups_in_time
 from halve.techniques.inference.caching.semantic.cache import Lookup as CacheLookup
 from halve.techniques.inference.caching.semantic.cache import SemanticCache, SemanticCounts
-from halve.techniques.inference.caching.semantic.evidence import Lookup
 from halve.techniques.inference.caching.semantic.eviction import Limits
+from halve.techniques.inference.caching.semantic.evidence import Lookup
 from halve.techniques.inference.caching.semantic.fitting import (
     FittedPolicy,
     LabelledLookup,

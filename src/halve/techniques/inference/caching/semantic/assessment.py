@@ -24,7 +24,6 @@ from halve.techniques.inference.caching.semantic.rarity import Rarity
 from halve.techniques.inference.caching.semantic.scorer import Scorer
 from halve.techniques.inference.caching.semantic.terms import pair_terms
 from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES, checked_vetoes, first_veto
-from halve.techniques.inference.caching.semantic.wording import wording
 
 Array = NDArray[np.float64]
 
@@ -127,7 +126,11 @@ class Assessor:
         pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
         texts, stored = [text for text, _ in pairs], [near.text for _, near in pairs]
         features = pair_evidence(texts, stored, cosines=[near.cosine for _, near in pairs], rarity=self.rarity)
-        vetoes = [first_veto(text, near.text, names=self.vetoes) for text, near in pairs]
+        same = [_plain(text) == _plain(near) for text, near in zip(texts, stored, strict=True)]
+        vetoes = [
+            None if equal else first_veto(text, near, names=self.vetoes)
+            for text, near, equal in zip(texts, stored, same, strict=True)
+        ]
         scorer = self.pair_scorer
         with_vectors = for_fitting or (scorer is not None and scorer.dimension > 0)
         with_terms = for_fitting or (scorer is not None and scorer.needs_terms)
@@ -138,9 +141,7 @@ class Assessor:
             examples=Examples(features=features, ones=ones, others=others, terms=terms),
             answers=tuple(near.answer for _, near in pairs),
             vetoes=tuple(veto.says if veto else "" for veto in vetoes),
-            same_words=np.array(
-                [wording(text).text == wording(near.text).text for text, near in pairs], dtype=np.bool_
-            ),
+            same_words=np.array(same, dtype=np.bool_),
         )
 
     def pair_logits(self, rows: PairRows) -> Array:
@@ -234,6 +235,11 @@ class Assessor:
             lookup_scorer=None if lookup is None else Scorer.from_document(lookup, names=NAMES),
             rarity=Rarity(None if rarity is None else unpacked(rarity)),
         )
+
+
+def _plain(text: str) -> str:
+    """Return the whole text in small letters with white space collapsed, however long it is."""
+    return " ".join(text.lower().split())
 
 
 def gathered_vectors(lookups: Sequence[Lookup], candidates: int) -> tuple[Vectors | None, Vectors | None]:

@@ -43,6 +43,10 @@ def _one_date(one: Wording, other: Wording) -> bool:
     return bool(one.dates) != bool(other.dates)
 
 
+def _too_long(one: Wording, other: Wording) -> bool:
+    return one.is_cut or other.is_cut
+
+
 VETOES: Mapping[str, Veto] = MappingProxyType(
     {
         rule.name: rule
@@ -56,12 +60,13 @@ VETOES: Mapping[str, Veto] = MappingProxyType(
             Veto(name="direction", says="two things have changed places", forbids=direction_differs),
             Veto(name="script", says="scripts differ", forbids=script_differs),
             Veto(name="language", says="languages differ", forbids=language_differs),
+            Veto(name="too_long", says="a text is too long to be compared", forbids=_too_long),
         )
     }
 )
 """Every rule, in the order in which they are asked."""
 
-DEFAULT_VETOES = ("numbers", "dates", "negation", "polarity", "direction", "script", "language")
+DEFAULT_VETOES = ("numbers", "dates", "negation", "polarity", "direction", "script", "language", "too_long")
 """Without the two rules that a missing word is enough for."""
 
 

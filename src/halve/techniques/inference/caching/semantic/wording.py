@@ -30,6 +30,7 @@ class Wording:
 
     Args:
         text: Small letters, white space collapsed.
+        is_cut: Whether the text goes on behind what was read.
         words: All words and numbers, in order, stemmed.
         known: The same as a set.
         content: Those that are no function words.
@@ -49,6 +50,7 @@ class Wording:
     """
 
     text: str
+    is_cut: bool
     words: tuple[str, ...]
     known: frozenset[str]
     content: frozenset[str]
@@ -74,7 +76,7 @@ def wording(text: str) -> Wording:
     Args:
         text: Any; only its first 2,000 characters are read.
     """
-    text = unicodedata.normalize("NFKC", text[:LONGEST_TEXT])
+    is_cut, text = len(text) > LONGEST_TEXT, unicodedata.normalize("NFKC", text[:LONGEST_TEXT])
     tokens = _TOKEN.findall(text)
     lower = [token.lower().replace("\u2019", "'").replace("'", "") for token in tokens]
     plain = " ".join(text.lower().split())
@@ -86,6 +88,7 @@ def wording(text: str) -> Wording:
     script = _script(text)
     return Wording(
         text=plain,
+        is_cut=is_cut,
         words=words,
         known=known,
         content=frozenset(subject),
