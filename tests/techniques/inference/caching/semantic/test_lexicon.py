@@ -37,7 +37,7 @@ def test_a_stem_is_a_beginning_and_never_longer(word):
     [
         ({"on"}, {"off"}, 1),
         ({"happy"}, {"unhappy"}, 1),
-        ({"complet"}, {"incomplet"}, 1),
+        ({"correct"}, {"incorrect"}, 1),
         ({"come"}, {"income"}, 0),
         ({"lock"}, {"unlock"}, 1),  # listed and by prefix: counted once
         ({"gain", "best"}, {"los", "worst"}, 2),

@@ -15,7 +15,7 @@ EXAMPLES = {
     "direction": ("a flight from Paris to Rome", "a flight from Rome to Paris"),
     "script": ("привет всем", "hello all"),
     "too_long": ("a " * 1_500, "b " * 1_500),
-    "language": ("wie ist das Wetter und wo", "how is the weather and what is it"),
+    "language": ("wie wird das Wetter und wo", "how is the weather and what is it"),
 }
 
 

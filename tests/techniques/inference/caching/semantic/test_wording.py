@@ -100,7 +100,7 @@ def test_directions_join_what_stands_around_a_connector():
     ("text", "script", "language"),
     [
         ("what is the time", "LATIN", "english"),
-        ("wie ist das Wetter und wo", "LATIN", "german"),
+        ("wie wird das Wetter und wo", "LATIN", "german"),
         ("comment est la ville", "LATIN", "french"),
         ("Как дела", "CYRILLIC", ""),
         ("你好", "CJK", ""),

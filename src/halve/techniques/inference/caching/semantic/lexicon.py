@@ -98,9 +98,10 @@ DAYS = {
 } | {word: word for word in ("today", "tomorrow", "yesterday", "tonight")}
 
 NEGATIONS = frozenset(
-    _words(
-        "not no never without none nobody nothing neither nor cannot cant dont doesnt didnt wont isnt arent wasnt "
-        "werent shouldnt couldnt wouldnt havent hasnt hadnt aint mustnt neednt"
+    word.replace("'", "")
+    for word in _words(
+        "not no never without none nobody nothing neither nor cannot can't don't doesn't didn't won't isn't aren't "
+        "wasn't weren't shouldn't couldn't wouldn't haven't hasn't hadn't ain't mustn't needn't"
     )
 )
 """Words that turn a sentence round, apostrophes left out."""
@@ -139,11 +140,9 @@ more most very really just also too only even still ever get gets got s t d ll m
 yourself someone anyone something anything everything people person thing things way ways like want need know
 """
 
-QUESTIONS = {
-    "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where", "why": "why", "how": "how",
-    "what": "what", "whats": "what", "which": "what", "hows": "how", "whos": "who", "whys": "why",
-}  # fmt: skip
-"""Question words and their kind; `which` asks as `what` does."""
+_ASKING = {word: word for word in ("who", "when", "where", "why", "how", "what")} | {"whom": "who", "which": "what"}
+QUESTIONS = _ASKING | {"whose": "who"} | {f"{word}s": kind for word, kind in _ASKING.items()}
+"""Question words and their kind, also with an `is` run on; `which` asks as `what` does."""
 
 MEASURES = frozenset(_words("many much long old far often big tall fast high deep soon large"))
 """Words that make `how` ask for a quantity."""
@@ -156,11 +155,11 @@ CONNECTORS = frozenset(_words("to into than from over against"))
 
 _LANGUAGES = """
 english: the is are what how do does to of and in for you can my i it with
-german: der die das ist und wie ich ein eine nicht zu mit auf kann wo warum für mein von
+german: der die das und wie ich ein eine nicht zu mit auf kann wo warum für mein von
 french: le la les est et comment je un une des que pour dans pourquoi quel quelle vous mon
 spanish: el los las es y cómo como una que por para dónde qué mi cuál puedo del
 italian: il gli è e come un una che per dove perché mio di sono posso della
-portuguese: o os é e como um uma que por para onde meu não posso são da do
+portuguese: o os é e como um uma que por para onde não posso são da do
 dutch: de het een is en hoe ik niet van voor met waarom mijn kan wat waar
 """
 
