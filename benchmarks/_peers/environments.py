@@ -34,6 +34,7 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
         "onnxoptimizer",
         *TORCH,
     ),
+    "gptcache": ("gptcache==0.1.44", "faiss-cpu==1.15.1", "sqlalchemy==2.0.43", "numpy==2.4.6"),
     "neural-compressor": ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH),
 }
 """What is installed for each peer."""

@@ -101,5 +101,5 @@ def test_the_promise_is_kept_on_what_was_not_looked_at():
 
 def test_too_short_a_log_says_nothing():
     texts, answers, vectors = log(99, noise=0.2, seed=5)
-    with pytest.raises(InvalidParameterError, match="at least 100 different ones. Got 99"):
+    with pytest.raises(InvalidParameterError, match=r"at least 100 different ones\. Got 99"):
         replayed(texts, answers, vectors)
