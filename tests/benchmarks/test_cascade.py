@@ -111,7 +111,7 @@ def small(monkeypatch) -> Recorded:
 
 def test_one_split_of_every_method(small):
     row = cascade.one_split("made up", 0)
-    assert set(row.by_method) == {"halve", "frugal_gpt", "best_single", "oracle"}
+    assert set(row.by_method) == {"halve", "frugal_gpt", "best_single", "oracle", "provable_oracle"}
     ours, oracle = row.by_method["halve"], row.by_method["oracle"]
     assert oracle.usd <= ours.usd <= row.strong.usd * 1.1
     assert oracle.drop <= row.margin + 1e-12
@@ -150,6 +150,7 @@ def rows_of(drops, usd):
                 "halve": Choice(usd=paid, drop=drop, label="chain"),
                 "best_single": Choice(usd=8.0, drop=0.0, label="middle"),
                 "oracle": Choice(usd=2.0, drop=0.02, label="chain"),
+                "provable_oracle": Choice(usd=3.0, drop=0.01, label="chain"),
             },
             test_quality=0.9 - drop,
             unsearched_drop=drop / 2,
@@ -167,6 +168,7 @@ def test_figures_by_hand(small):
     assert found["violation_rate_on_test_part"].median == pytest.approx(2 / 3)
     assert found["usd_saved_rate"] == pytest.approx(0.7)
     assert found["usd_saved_share_of_oracle"] == pytest.approx(0.7 / 0.8)
+    assert found["usd_saved_share_of_provable_oracle"] == pytest.approx(1.0)
     assert found["usd_saved_vs_best_single_model"] == pytest.approx(1 - 9 / 24)
     assert found["best_single_model_in_hindsight"] == "strong"
     assert found["strong_alone_share"] == 0.0

@@ -1,0 +1,1 @@
+"""Recorded answers of real models, our chains on them, and the peers."""
