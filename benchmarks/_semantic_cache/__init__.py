@@ -1,0 +1,1 @@
+"""Streams, contestants and figures of `benchmarks.semantic_cache`."""
