@@ -104,8 +104,8 @@ def source_hash() -> str:
 
 
 DECIDING = (
-    "assessment", "differences", "evidence", "fitting", "lexicon", "logistic", "network", "neighbour", "policy",
-    "rarity", "scorer", "thresholds", "training", "trees", "vetoes", "wording",
+    "assessment", "differences", "evidence", "examples", "fitting", "lexicon", "logistic", "network", "neighbour",
+    "policy", "rarity", "scorer", "terms", "thresholds", "training", "trees", "vetoes", "wording", "words",
 )  # fmt: skip
 """Files of the technique that fit and decide."""
 

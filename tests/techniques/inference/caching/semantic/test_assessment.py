@@ -171,3 +171,19 @@ def test_bad_input():
         Assessor(candidates=0)
     with pytest.raises(InvalidParameterError, match="lookup_scorer must be given with a pair scorer"):
         Assessor(lookup_scorer=linear(NAMES))
+
+
+def test_a_look_up_that_is_too_far_from_everything_is_a_miss_without_evidence():
+    near, far = Lookup(text=QUESTION, neighbours=NEIGHBOURS), Lookup(text=QUESTION, neighbours=NEIGHBOURS[2:])
+    assessor = Assessor(least_cosine=0.85)
+    assert len(assessor.rows([near, far]).examples) == 3
+    found = assessor.assess([near, far])
+    assert found[0] == Assessor().assess([near])[0]
+    assert (found[1].candidate, found[1].probability) == (None, 0.0)
+    again = Assessor.from_document(json.loads(json.dumps(assessor.to_document())))
+    assert again.least_cosine == 0.85
+
+
+def test_the_least_cosine_is_a_cosine():
+    with pytest.raises(InvalidParameterError, match=r"least_cosine must be in \[-1, 1\]. Got 1.5"):
+        Assessor(least_cosine=1.5)

@@ -147,3 +147,12 @@ def test_what_is_right_and_what_stays_together():
 def test_too_few_labels_are_refused():
     with pytest.raises(InvalidParameterError, match=r"labels must be at least 20. Got 8"):
         fit_assessor(world(2, seed=0))
+
+
+def test_what_is_farther_than_nearly_all_right_ones_is_not_looked_into():
+    lessons = world(1500, seed=3)
+    assessor = fit_assessor(lessons, recipe=QUICK)
+    nearest = [one.lookup.neighbours[0].cosine for one in lessons]
+    assert min(nearest) < assessor.least_cosine < np.median(nearest)
+    few = fit_assessor(world(150, seed=4), recipe=QUICK)
+    assert few.least_cosine == -1.0, "too few right ones to say how far they may be"

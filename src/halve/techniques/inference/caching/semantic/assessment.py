@@ -80,9 +80,10 @@ class Assessor:
         lookup_scorer: P(the candidate's answer is right) from NAMES; without it the pair's probability stands.
         rarity: Weight of words in the evidence.
         candidates: Nearest neighbours whose pairs are scored, >= 1.
+        least_cosine: A look-up whose nearest neighbour is farther is a miss, and costs no evidence; in [-1, 1].
 
     Raises:
-        InvalidParameterError: If a veto is unknown, there are no candidates, or a scorer has other columns.
+        InvalidParameterError: If a veto is unknown, a number is out of range, or a scorer has other columns.
     """
 
     vetoes: tuple[str, ...] = DEFAULT_VETOES
@@ -90,9 +91,12 @@ class Assessor:
     lookup_scorer: Scorer | None = None
     rarity: Rarity = field(default_factory=Rarity)
     candidates: int = CANDIDATES
+    least_cosine: float = -1.0
 
     def __post_init__(self) -> None:
         checked_vetoes(self.vetoes)
+        if not -1 <= self.least_cosine <= 1:
+            raise InvalidParameterError("least_cosine", rule="in [-1, 1]", value=self.least_cosine)
         if self.candidates < 1:
             raise InvalidParameterError("candidates", rule="at least 1", value=self.candidates)
         if self.lookup_scorer is not None and self.pair_scorer is None:
@@ -122,7 +126,7 @@ class Assessor:
             lookups: Whose pairs.
             for_fitting: Whether to gather vectors and terms although no scorer asks for them.
         """
-        kept = [lookup.neighbours[: self.candidates] for lookup in lookups]
+        kept = [lookup.neighbours[: self._asked_about(lookup)] for lookup in lookups]
         pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
         texts, stored = [text for text, _ in pairs], [near.text for _, near in pairs]
         features = pair_evidence(texts, stored, cosines=[near.cosine for _, near in pairs], rarity=self.rarity)
@@ -134,15 +138,21 @@ class Assessor:
         scorer = self.pair_scorer
         with_vectors = for_fitting or (scorer is not None and scorer.dimension > 0)
         with_terms = for_fitting or (scorer is not None and scorer.needs_terms)
-        ones, others = gathered_vectors(lookups, self.candidates) if with_vectors else (None, None)
+        counts = [len(nearest) for nearest in kept]
+        ones, others = gathered_vectors(lookups, counts) if with_vectors else (None, None)
         terms = pair_terms(texts, stored) if with_terms else None
         return PairRows(
-            starts=np.concatenate([[0], np.cumsum([len(nearest) for nearest in kept])]).astype(np.int64),
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             examples=Examples(features=features, ones=ones, others=others, terms=terms),
             answers=tuple(near.answer for _, near in pairs),
             vetoes=tuple(veto.says if veto else "" for veto in vetoes),
             same_words=np.array(same, dtype=np.bool_),
         )
+
+    def _asked_about(self, lookup: Lookup) -> int:
+        """Return how many of its neighbours are scored."""
+        near = bool(lookup.neighbours) and lookup.neighbours[0].cosine >= self.least_cosine
+        return self.candidates if near else 0
 
     def pair_logits(self, rows: PairRows) -> Array:
         """Return what orders the pairs: the scorer's log-odds, or cosines without a scorer."""
@@ -214,6 +224,7 @@ class Assessor:
         return {
             "vetoes": list(self.vetoes),
             "candidates": self.candidates,
+            "least_cosine": self.least_cosine,
             "pair_scorer": None if self.pair_scorer is None else self.pair_scorer.to_document(),
             "lookup_scorer": None if self.lookup_scorer is None else self.lookup_scorer.to_document(),
             "rarity": None if self.rarity.weights is None else packed(self.rarity.weights),
@@ -231,6 +242,7 @@ class Assessor:
         return cls(
             vetoes=tuple(document["vetoes"]),
             candidates=int(document["candidates"]),
+            least_cosine=float(document["least_cosine"]),
             pair_scorer=None if pair is None else Scorer.from_document(pair, names=PAIR_NAMES),
             lookup_scorer=None if lookup is None else Scorer.from_document(lookup, names=NAMES),
             rarity=Rarity(None if rarity is None else unpacked(rarity)),
@@ -242,15 +254,14 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def gathered_vectors(lookups: Sequence[Lookup], candidates: int) -> tuple[Vectors | None, Vectors | None]:
-    """Return the vectors of questions and of their first neighbours, row by row; None if some look-up has none."""
+def gathered_vectors(lookups: Sequence[Lookup], counts: Sequence[int]) -> tuple[Vectors | None, Vectors | None]:
+    """Return the vectors of questions and of so many of their neighbours, row by row; None if some look-up has none."""
     ones, others = [], []
-    for lookup in lookups:
-        if lookup.vector is None or lookup.vectors is None:
-            if lookup.neighbours:
-                return None, None
+    for lookup, count in zip(lookups, counts, strict=True):
+        if not count:
             continue
-        count = min(candidates, len(lookup.neighbours))
+        if lookup.vector is None or lookup.vectors is None:
+            return None, None
         ones.append(np.broadcast_to(lookup.vector, (count, len(lookup.vector))))
         others.append(lookup.vectors[:count])
     if not ones:

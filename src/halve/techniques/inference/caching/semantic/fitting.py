@@ -25,6 +25,9 @@ from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES
 
 Array = NDArray[np.float64]
 
+FARTHEST_SHARE = 0.01
+"""Of right candidates: so few have a nearest neighbour farther away than look-ups that are not looked into."""
+
 FEWEST_LOOKUPS = 200
 """Look-ups with a candidate below which only pairs are scored: the neighbours around are then no evidence."""
 
@@ -153,7 +156,8 @@ def fit_assessor(
 
     Every question and each of its first neighbours make a pair; these and `pairs` teach the pair scorer. What it says
     of pairs it was not fitted on chooses a candidate in each look-up; the candidates and their surroundings teach the
-    scorer of look-ups, if there are 200 or more.
+    scorer of look-ups, if there are 200 or more. With as many right ones, look-ups farther away than nearly all of
+    them are misses from then on, which costs one right candidate in a hundred and saves the evidence of the others.
 
     Args:
         lookups, pairs: Examples, at least 20 pairs in all.
@@ -180,7 +184,9 @@ def fit_assessor(
         keys = _numbered([lookups[at].fold_key for at in asked.tolist()])
         examples = Examples(features=features)
         lookup_scorer = fit_scorer(examples, right, names=NAMES, groups=keys, recipe=recipe).scorer
-    return replace(scored, lookup_scorer=lookup_scorer)
+    nearest = [lookups[at].lookup.neighbours[0].cosine for at in asked[right].tolist()]
+    floor = float(np.quantile(nearest, FARTHEST_SHARE)) if len(nearest) >= FEWEST_LOOKUPS else -1.0
+    return replace(scored, lookup_scorer=lookup_scorer, least_cosine=max(-1.0, min(floor, 1.0)))
 
 
 def _fit_pairs(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from halve.errors import InvalidParameterError
 
@@ -167,7 +168,7 @@ def _gradients(
     kept = _mask(before.shape, dropout, rng) if dropout > 0 else np.float32(1)
     hidden = np.maximum(before, 0) * kept
     logits = hidden @ weights["out"] + weights["out_bias"]
-    errors = (1 / (1 + np.exp(-logits)) - labels) / np.float32(len(labels))
+    errors = (expit(logits) - labels) / np.float32(len(labels))
     back = errors[:, None] * weights["out"] * kept * (before > 0)
     return {
         "hidden": inputs.T @ back,
