@@ -183,3 +183,15 @@ def asked(port, text):
     connection.close()
     assert reply.status == 200, found
     return {output["name"]: output["data"] for output in found["outputs"]}
+
+
+@pytest.mark.slow
+def test_a_run_tries_the_cache_and_says_why_it_does_not_pay(tmp_path, halve_cli):
+    changes = {"levers": ["right_sizing", "semantic_cache"], "traffic": {"trace": "azure-code", "thin": 0.1}}
+    write_word_service(tmp_path, changes=changes)
+    done = halve_cli(["optimize", "words.yaml", "--json"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rungs = [rung for rung in json.loads(done.stdout)["rungs"] if rung["lever"] == "semantic_cache"]
+    assert rungs
+    assert all(rung["verdict"] == "reject" for rung in rungs), "the encoder costs as much as the model"
+    assert all("semantic-cache first" in rung["description"] for rung in rungs)

@@ -30,6 +30,11 @@ SHARED_CACHE = (
     "One cache is taken to serve all gateways: behind several, requests must be routed by content, or fewer hit."
 )
 
+FULL_CACHE = (
+    "The semantic cache is taken to be full, of answers of the model in service: each example is looked up among all "
+    "others of its split. Right after a start it hits less; what it hits rests on how alike your examples are."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
@@ -189,6 +194,7 @@ def _record(
             *wired.assumptions,
             "Replicas of one model share one queue; what carrying requests between instances costs is not counted.",
             *([SHARED_CACHE] if outcome.final_stack.cache_stage else []),
+            *([FULL_CACHE] if any(model.engine == "semantic_cache" for model in outcome.final_stack.models) else []),
             *([trouble] if trouble else []),
         ),
         commands=(f"{command} --seed {wired.config.seed}", f"halve serve {wired.folder / 'stack.yaml'}"),
