@@ -194,4 +194,4 @@ def test_a_run_tries_the_cache_and_says_why_it_does_not_pay(tmp_path, halve_cli)
     rungs = [rung for rung in json.loads(done.stdout)["rungs"] if rung["lever"] == "semantic_cache"]
     assert rungs
     assert all(rung["verdict"] == "reject" for rung in rungs), "the encoder costs as much as the model"
-    assert all("semantic-cache first" in rung["description"] for rung in rungs)
+    assert all("semantic-cache first" in rung["change"] for rung in rungs)
