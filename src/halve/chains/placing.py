@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halve.core import Acceptance, Bench, FloatArray, Model, Stack
+from halve.core import Acceptance, Bench, Change, FloatArray, Model, Stack
 from halve.techniques.inference.cascading import accepted, threshold_ladder
 
 _CACHE, _MOST_BATCHED = "semantic_cache", 16
@@ -24,6 +24,10 @@ class Place:
     stack: Stack
     description: str
     accept_share: float | None = None
+
+    def change(self, *, lever: str, before: Stack, reason: str) -> Change:
+        """Return the change that a lever proposes with this place."""
+        return Change(lever=lever, description=self.description, before=before, after=self.stack, reason=reason)
 
 
 def asked_first(stack: Stack, bench: Bench, cheap: Model) -> Iterator[Place]:

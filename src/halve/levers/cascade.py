@@ -19,11 +19,9 @@ class Cascade:
         """Yield changes by answerer and by share of the quality budget, cautious first."""
         for cheap in self._candidates(stack, bench):
             for place in chains.asked_first(stack, bench, cheap):
-                yield Change(
+                yield place.change(
                     lever=self.name,
-                    description=place.description,
                     before=stack,
-                    after=place.stack,
                     reason=f"{cheap.name} is sure enough for {place.accept_share:.1%} of requests",
                 )
 

@@ -31,11 +31,9 @@ class Distillation:
                 reason=f"taught by {bench.baseline.name} on {len(bench.workload.training):,} payloads",
             )
             for place in chains.asked_first(stack, bench, student):
-                yield Change(
+                yield place.change(
                     lever=self.name,
-                    description=place.description,
                     before=stack,
-                    after=place.stack,
                     reason=f"{student.name} is sure enough for {place.accept_share:.1%} of requests",
                 )
 

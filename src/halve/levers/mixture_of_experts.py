@@ -41,11 +41,9 @@ class MixtureOfExperts:
             ),
         )
         for place in chains.instead_of_last(stack, bench, made):
-            yield Change(
+            yield place.change(
                 lever=self.name,
-                description=place.description,
                 before=stack,
-                after=place.stack,
                 reason=f"a token visits {ACTIVE} of {EXPERTS} experts; memory stays the same",
             )
 

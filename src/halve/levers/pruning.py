@@ -38,11 +38,9 @@ class Pruning:
                 build=build,
             )
             for place in chains.instead_of_last(stack, bench, made):
-                yield Change(
+                yield place.change(
                     lever=self.name,
-                    description=place.description,
                     before=stack,
-                    after=place.stack,
                     reason=f"cut to {ratio:.0%} of its seconds, then taught by {bench.baseline.name}",
                 )
             drops = [bench.drop_upper_bound(bench.outcomes(model).scores) for model in made]

@@ -52,11 +52,9 @@ class SemanticCaching:
             self._problem = f"it could not be made: {str(error).rstrip('.')}"
             return
         for place in chains.asked_first(stack, bench, made):
-            yield Change(
+            yield place.change(
                 lever=self.name,
-                description=place.description,
                 before=stack,
-                after=place.stack,
                 reason=f"a stored answer is likely enough right for {place.accept_share:.1%} of requests",
             )
 
