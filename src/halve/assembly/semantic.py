@@ -1,12 +1,11 @@
 """A semantic cache made runnable: its encoder, its policy and its store, as an answerer and as a memory."""
 
 import json
-import logging
 import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast, final
@@ -32,8 +31,6 @@ from halve.errors import AnswerError, InvalidParameterError, ModelError
 from halve.levers.semantic_cache import POLICY_NAME
 from halve.techniques.inference.caching import exact_key, semantic
 
-_log = logging.getLogger("halve.assembly")
-
 MOST_RECENT = 10_000
 """Vectors of questions under way that are kept, so that an answer that comes back need not be encoded again."""
 
@@ -53,15 +50,10 @@ def stored_answers(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return what a cache of the table's other answers would answer; see the technique's `full_cache`."""
     texts = [str(payload) for payload in payloads]
-    encoder = _encoder(model, threads=1, folder=folder)
-    try:
-        vectors = encoder.encode(texts)
-    finally:
-        encoder.close()
     return semantic.full_cache(
         _policy(model, folder),
         texts=texts,
-        vectors=vectors,
+        vectors=encode_texts(model, texts, folder=folder),
         stored=np.asarray(table.answers, np.int64),
         classes=_classes(model),
         neighbours=_neighbours(model),
@@ -145,9 +137,6 @@ class SharedCache:
         self._closing.callback(store.close)
         return store
 
-    def __len__(self) -> int:
-        return len(self._cache)
-
     def fill(self, texts: Sequence[str]) -> None:
         """Store an arbitrary answer to each question."""
         if not texts:
@@ -219,7 +208,7 @@ class SharedCache:
 class _CacheAnswerer:
     """One replica's way into a shared cache."""
 
-    def __init__(self, shared: SharedCache, encoder: Encoder, *, name: str, close: object = None) -> None:
+    def __init__(self, shared: SharedCache, encoder: Encoder, *, name: str, close: Callable[[], None] | None) -> None:
         self._shared, self._encoder, self._name, self._close = shared, encoder, name, close
         self._is_open = True
 
@@ -237,7 +226,7 @@ class _CacheAnswerer:
         """Close the encoder, and the cache if it is this replica's own."""
         self._is_open = False
         self._encoder.close()
-        if callable(self._close):
+        if self._close is not None:
             self._close()
 
 

@@ -42,7 +42,6 @@ class ProductionWatch:
                 loss_at_most=disagreement_at_most, confidence=confidence, least_propensity=share, least_loss=0.0
             )
 
-        self._evidence = fresh
         self._watch = Watch(settings=SETTINGS, evidence=fresh, loss_at_most=disagreement_at_most, confidence=confidence)
 
     @property
