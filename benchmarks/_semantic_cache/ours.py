@@ -178,7 +178,7 @@ class OpenCache:
         self._cache = SemanticCache(
             store=store,
             encode=lambda asked: vectors[[number[text] for text in asked]],
-            on_vectors=policy.decide,
+            on_vectors=policy,
         )
         self.fill_seconds = self._fill(store)
 

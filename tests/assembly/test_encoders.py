@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from halve.assembly.encoders import open_encoder
+from halve.assembly import encoders
+from halve.assembly.encoders import open_encoder, small_encoder
 from halve.errors import InvalidParameterError
 
 
@@ -13,7 +14,7 @@ def minilm(tmp_path_factory):
         patch.setenv("HALVE_CACHE", str(tmp_path_factory.mktemp("cache")))
         one = open_encoder("minilm")
         again = open_encoder("minilm")
-        yield one, again
+        yield one, again  # the folder of HALVE_CACHE stays set as long
         one.close()
         again.close()
 
@@ -29,6 +30,19 @@ def test_it_is_exported_once(minilm):
     one, again = minilm
     assert one.fingerprint == again.fingerprint
     np.testing.assert_array_equal(one.encode(["a"]), again.encode(["a"]))
+
+
+def test_for_many_texts_it_becomes_integers_once(minilm, monkeypatch):
+    plain, _ = minilm
+    monkeypatch.setattr(encoders, "FEWEST_TEXTS", 8)
+    texts = [f"how do i cook {dish}" for dish in ("rice", "fish", "soup", "eggs", "corn", "peas", "beef", "kale")]
+    assert small_encoder("minilm", texts[:7] + texts[:3]) == "minilm"
+    assert small_encoder("a/folder", texts) == "a/folder"
+    small = open_encoder(small_encoder("minilm", texts))
+    cosines = np.sum(small.encode(texts) * plain.encode(texts), axis=1)
+    assert cosines.min() > 0.95
+    assert small.fingerprint != plain.fingerprint or cosines.min() > 0.9999  # as it is where integers are slower
+    small.close()
 
 
 def test_what_is_no_encoder_is_refused():

@@ -5,8 +5,12 @@ import sys
 import pytest
 
 from halve.cli import COMMANDS
+from halve.cli.cache import COMMANDS as OF_CACHE
 
 NOT_FOUND = re.compile(r"Traceback|File \"")
+
+
+CACHE_COMMANDS = [f"cache {name}" for name in OF_CACHE]
 
 
 def halve(*arguments: str, cwd=None, **options) -> subprocess.CompletedProcess[str]:
@@ -27,7 +31,7 @@ def test_help_lists_every_command_in_order():
     assert re.findall(r"^  (\w+)  ", done.stdout.split("Commands:")[1], flags=re.MULTILINE) == list(COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *CACHE_COMMANDS])
 def test_help_ends_with_two_runnable_examples(command):
     done = halve(*command.split(), "--help")
     assert done.returncode == 0
@@ -36,9 +40,9 @@ def test_help_ends_with_two_runnable_examples(command):
     assert all(line.startswith(f"  halve {command}".rstrip()) for line in lines[-2:])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "cache"), *CACHE_COMMANDS])
 def test_every_command_has_json_and_debug(command):
-    text = halve(command, "--help").stdout
+    text = halve(*command.split(), "--help").stdout
     assert "--json" in text
     assert "--debug" in text
     assert ("--seed" in text) == (command in ("demo", "profile", "optimize", "quantize", "distill", "prune"))

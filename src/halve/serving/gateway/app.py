@@ -3,20 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from typing import final
 
 from halve.errors import AnswerError, EnvironmentFailedError, HalveError, InvalidParameterError
+from halve.serving.asgi import TEXT, Receive, Scope, Send, read_body, reply
 from halve.serving.gateway.chain import CACHE_STAGE, Answered
 from halve.serving.gateway.gateway import Gateway
 from halve.serving.gateway.protocol import parse_request, render_response
+from halve.serving.http_server import OnStarted
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-OnStarted = Callable[[HalveError | None], None]
-
-JSON, TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 NO_STAGE = "none"
 
 log = logging.getLogger("halve.serving")
@@ -81,42 +77,25 @@ class App:
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, stage = time.perf_counter(), NO_STAGE
         try:
-            body = await self._body(scope, receive)
+            body = await read_body(scope, receive, limit=self._gateway.limits.body_bytes)
             if body is None:
-                status, reply = 413, self._too_long()
+                status, page = 413, self._too_long()
             else:
                 started = time.perf_counter()
                 request = parse_request(body, takes=self._gateway.chain.takes)
                 answers = await self._gateway.answer(request.payloads)
                 stage = self._deepest(answers)
                 labels = self._gateway.chain.labels
-                status, reply = 200, render_response(answers, request, model_name=self._name, labels=labels)
+                status, page = 200, render_response(answers, request, model_name=self._name, labels=labels)
         except HalveError as error:
-            status, reply = _status(error), _error(str(error))
+            status, page = _status(error), _error(str(error))
         self._gateway.metrics.finished(stage=stage, status=status, seconds=time.perf_counter() - started)
-        await _reply(send, status, reply)
+        await reply(send, status, page)
 
     def _deepest(self, answers: list[Answered]) -> str:
         if len(answers) == 1:
             return answers[0].stage
         return max((answer.stage for answer in answers), key=self._depth.__getitem__)
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Read the request body; None if it is longer than allowed."""
-        limit = self._gateway.limits.body_bytes
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if int(announced) > limit:
-            return None
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                return None
-            more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _too_long(self) -> bytes:
         return _error(f"the request body must be at most {self._gateway.limits.body_bytes} bytes. Got more.")
@@ -126,14 +105,14 @@ class App:
         is_known = path in self._pages or path in ("/metrics", self._infer_path)
         allowed = "POST" if path == self._infer_path else "GET"
         if is_known and scope["method"] != allowed:
-            await _reply(send, 405, _error(f"the method of {path} must be {allowed}. Got {scope['method']!r}."))
+            await reply(send, 405, _error(f"the method of {path} must be {allowed}. Got {scope['method']!r}."))
         elif path == "/metrics":
-            await _reply(send, 200, self._gateway.metrics.render(), content_type=TEXT)
+            await reply(send, 200, self._gateway.metrics.render(), content_type=TEXT)
         elif path in self._pages:
             status, page = self._pages[path]()
-            await _reply(send, status, _dumps(page))
+            await reply(send, status, _dumps(page))
         else:
-            await _reply(send, 404, _error(self._not_found(path)))
+            await reply(send, 404, _error(self._not_found(path)))
 
     def _not_found(self, path: str) -> str:
         parts = path.split("/")
@@ -187,13 +166,3 @@ def _dumps(page: object) -> bytes:
 
 def _error(sentence: str) -> bytes:
     return _dumps({"error": sentence})
-
-
-async def _reply(send: Send, status: int, body: bytes, *, content_type: bytes = JSON) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-    if status == 413:
-        headers.append((b"connection", b"close"))  # the rest of the body is not read
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

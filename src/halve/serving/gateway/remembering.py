@@ -3,15 +3,27 @@
 import logging
 import threading
 from queue import Full, Queue
-from typing import final
+from typing import Any, Protocol, final
 
-from halve.core import AnswerMemory, CachedAnswer, Payload
 from halve.errors import HalveError
 
 MOST_WAITING = 10_000
 """Answers that wait to be written; more are not remembered, which costs a later hit and no request."""
 
 _log = logging.getLogger("halve.serving")
+
+
+class Memory(Protocol):
+    """What is told: an `AnswerMemory`, or one with other words for what it keeps."""
+
+    @property
+    def remember(self) -> Any:
+        """Store an answer; on disk when it returns."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
 
 
 @final
@@ -22,17 +34,17 @@ class Remembering:
         memory: Closed with this.
     """
 
-    def __init__(self, memory: AnswerMemory) -> None:
+    def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._waiting: Queue[tuple[Payload, CachedAnswer] | None] = Queue(MOST_WAITING)
+        self._waiting: Queue[tuple[Any, ...] | None] = Queue(MOST_WAITING)
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="halve-remembering", daemon=True)
         self._thread.start()
 
-    def put(self, payload: Payload, answer: CachedAnswer) -> bool:
-        """Queue an answer; False if too many wait. Never blocks."""
+    def put(self, *told: Any) -> bool:
+        """Queue what `remember` will get; False if too much waits. Never blocks."""
         try:
-            self._waiting.put_nowait((payload, answer))
+            self._waiting.put_nowait(told)
         except Full:
             return False
         return True

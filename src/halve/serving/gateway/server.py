@@ -1,129 +1,33 @@
-"""A gateway behind a port: uvicorn with uvloop and httptools, drained on SIGTERM and SIGINT."""
+"""A gateway behind a port."""
 
-import gc
-import logging
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import final
 
-from halve.errors import EnvironmentFailedError, HalveError, InvalidParameterError, MissingExtraError
 from halve.serving.gateway.app import App
 from halve.serving.gateway.gateway import Gateway
-
-KEEP_ALIVE_SECONDS = 75
-BACKLOG = 2048
-HIGHEST_PORT = 65535
-
-log = logging.getLogger("halve.serving")
+from halve.serving.http_server import HttpServer
 
 
 @final
-class Server:
-    """One gateway on one address. The port is bound when this is made, so that port 0 is known at once.
+class Server(HttpServer):
+    """One gateway on one address; see `HttpServer`.
 
     Args:
         gateway: What answers.
         host: Address to listen on.
         port: 0 lets the system choose.
-
-    Raises:
-        EnvironmentFailedError: If the address cannot be bound.
-        InvalidParameterError: If the port is none.
-        MissingExtraError: If uvicorn, uvloop or httptools is not installed.
     """
 
     def __init__(self, gateway: Gateway, *, host: str, port: int) -> None:
-        try:
-            import httptools  # noqa: F401
-            import uvicorn
-            import uvloop  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("serving", package="uvicorn, uvloop or httptools", extra="serve") from None
-        self._gateway = gateway
-        self._socket = _bind(host, port)
-        self.port: int = self._socket.getsockname()[1]
-        self._failure: HalveError | None = None
-        self._ready: Callable[[int], None] | None = None
-        config = uvicorn.Config(
-            App(gateway, on_started=self._on_started),
-            loop="uvloop", http="httptools", ws="none", lifespan="on", access_log=False, log_config=None,
-            server_header=False, date_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=gateway.limits.drain_seconds,
-        )  # fmt: skip
-        self._uvicorn = uvicorn.Server(config)
-        # uvicorn's own handlers raise the signal again after a clean stop: the exit code would say "killed".
-        self._uvicorn.capture_signals = self._signals  # type: ignore[method-assign]
-
-    def run(self, *, ready: Callable[[int], None] | None = None) -> None:
-        """Serve until `stop`, SIGTERM or SIGINT; then answer what was taken, and return.
-
-        Args:
-            ready: Called with the port once every model is loaded.
-
-        Raises:
-            HalveError: If a model cannot be loaded.
-        """
-        import asyncio
-
-        import uvloop
-
-        self._ready = ready
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._uvicorn.serve(sockets=[self._socket]))
-        finally:
-            gc.unfreeze()
-            self._socket.close()
-        if self._failure is not None:
-            raise self._failure
-
-    def stop(self) -> None:
-        """Ask a running server to drain and return. Safe from any thread and from a signal handler."""
-        self._uvicorn.should_exit = True
-
-    def _on_started(self, failure: HalveError | None) -> None:
-        self._failure = failure
-        if failure is not None:
-            self.stop()
-            return
-        gc.collect()
-        gc.freeze()  # models stay for good: no later collection need walk them
-        log.info("serving %s on port %d", self._gateway.chain.stack.name, self.port)
-        if self._ready is not None:
-            self._ready(self.port)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT, if this is the thread that may listen to them."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        super().__init__(
+            lambda on_started: App(gateway, on_started=on_started),
+            name=gateway.chain.stack.name,
+            host=host,
+            port=port,
+            drain_seconds=gateway.limits.drain_seconds,
+        )
 
 
 def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
-    """Serve a gateway until SIGTERM or SIGINT; `Server` says how, and what is raised."""
+    """Serve a gateway until SIGTERM or SIGINT; `HttpServer` says how, and what is raised."""
     Server(gateway, host=host, port=port).run(ready=ready)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= HIGHEST_PORT:
-        raise InvalidParameterError("port", rule=f"from 0 to {HIGHEST_PORT}", value=port)
-    try:
-        listener = socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
-    except OSError as error:
-        raise EnvironmentFailedError(f"port {port} of {host!r} must be free to listen on. Got: {error}.") from error
-    listener.setblocking(False)
-    return listener
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

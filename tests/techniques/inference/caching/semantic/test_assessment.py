@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,11 +144,25 @@ def test_vectors_reach_the_network_in_the_neighbours_order():
     vector, vectors = np.array([1, 0], np.float32), np.array([[0, 1], [2, 0], [1, 1]], np.float32)
     assessor = Assessor(vetoes=(), pair_scorer=of_vectors(2))
     empty = Lookup(text="nothing", neighbours=())
-    found = assessor.assess([empty, Lookup(text=QUESTION, neighbours=NEIGHBOURS, vector=vector, vectors=vectors)])[1]
+    whole = Lookup(text=QUESTION, neighbours=NEIGHBOURS, vector=vector, vectors=vectors)
+    found = assessor.assess([empty, whole])[1]
     assert found.candidate == 1
     assert found.probability == pytest.approx(probabilities(np.array(2.0)))
-    with pytest.raises(InvalidParameterError, match=r"vectors must be of 2 numbers, .* Got None"):
-        assessor.assess([Lookup(text=QUESTION, neighbours=NEIGHBOURS)])
+    for fewer in (Lookup(text=QUESTION, neighbours=NEIGHBOURS), replace(whole, vectors=vectors[:2])):
+        with pytest.raises(InvalidParameterError, match=r"vectors must be of 2 numbers, .* Got None"):
+            assessor.assess([fewer])
+
+
+def test_only_vectors_that_are_read_are_needed():
+    vector, vectors = np.array([1, 0], np.float32), np.array([[0, 1], [2, 0], [1, 1]], np.float32)
+    whole = Lookup(text=QUESTION, neighbours=NEIGHBOURS, vector=vector, vectors=vectors)
+    assessor = Assessor(vetoes=(), pair_scorer=of_vectors(2), candidates=2)
+    assert assessor.vectors_needed(NEIGHBOURS) == 2
+    assert assessor.assess([replace(whole, vectors=vectors[:2])]) == assessor.assess([whole])
+    far = replace(assessor, least_cosine=1.0)
+    assert far.vectors_needed(NEIGHBOURS) == 0
+    assert far.assess([replace(whole, vectors=vectors[:0])])[0].candidate is None
+    assert (Assessor().vectors_needed(NEIGHBOURS), assessor.vectors_needed(())) == (0, 0)
 
 
 def test_a_document_gives_the_same_assessments():

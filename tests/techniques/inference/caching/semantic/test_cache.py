@@ -154,11 +154,15 @@ def test_equal_digests_are_told_to_the_decision(make_cache):
 
 
 def test_a_decision_may_look_at_vectors(make_cache):
-    def on_vectors(text, neighbours, *, vector, vectors):
-        assert vectors @ vector == pytest.approx([neighbour.cosine for neighbour in neighbours], abs=1e-3)
-        return Decision(hit=True, entry=neighbours[1].entry, probability=0.5, reason="the second")
+    class Second:
+        def vectors_needed(self, neighbours):
+            return len(neighbours) - 1
 
-    cache = make_cache(decide=None, on_vectors=on_vectors, neighbours=3)
+        def decide(self, text, neighbours, *, vector, vectors):
+            assert vectors @ vector == pytest.approx([neighbour.cosine for neighbour in neighbours[:-1]], abs=1e-3)
+            return Decision(hit=True, entry=neighbours[1].entry, probability=0.5, reason="the second")
+
+    cache = make_cache(decide=None, on_vectors=Second(), neighbours=3)
     for degrees in (10, 20, 30, 40):
         cache.put(P, f"{degrees} a", f"{degrees}", now_seconds=0.0)
     found = cache.lookup(P, "12 b", now_seconds=0.0)

@@ -85,8 +85,11 @@ def test_vectors_must_fit():
     assert Lookup(text="q", neighbours=(near(1, "a"),), vector=vector, vectors=vectors).text == "q"
     with pytest.raises(InvalidParameterError, match="both given or neither"):
         Lookup(text="q", neighbours=(near(1, "a"),), vector=vector)
-    with pytest.raises(InvalidParameterError, match=r"vectors must be of shape \(2, 3\). Got \(1, 3\)"):
-        Lookup(text="q", neighbours=(near(1, "a"),) * 2, vector=vector, vectors=vectors)
+    assert Lookup(text="q", neighbours=(near(1, "a"),) * 2, vector=vector, vectors=vectors).text == "q"
+    with pytest.raises(InvalidParameterError, match=r"vectors must be of shape \(at most 1, 3\). Got \(2, 3\)"):
+        Lookup(text="q", neighbours=(near(1, "a"),), vector=vector, vectors=np.zeros((2, 3), np.float32))
+    with pytest.raises(InvalidParameterError, match=r"vectors must be of shape \(at most 1, 3\). Got \(1, 2\)"):
+        Lookup(text="q", neighbours=(near(1, "a"),), vector=vector, vectors=np.zeros((1, 2), np.float32))
 
 
 def test_pairs_with_one_answer_support_each_other():

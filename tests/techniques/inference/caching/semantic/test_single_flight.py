@@ -23,7 +23,9 @@ def at(degrees):
 def within(degrees):
     """Near is what lies within so many degrees."""
 
-    def near(text, neighbours):
+    def near(text, neighbours, *, vector, vectors):
+        assert vectors @ vector == pytest.approx([each.cosine for each in neighbours], abs=1e-6)
+        assert len({each.answer for each in neighbours}) == len(neighbours)  # none is known: they agree with nobody
         first = neighbours[0]
         hit = first.cosine >= np.cos(np.radians(degrees))
         return Decision(hit=bool(hit), entry=first.entry if hit else None, probability=1.0, reason="angle")

@@ -32,7 +32,7 @@ from halve.techniques.inference.caching.semantic.partition import (
 from halve.techniques.inference.caching.semantic.policy import HitPolicy, default_policy
 from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
 from halve.techniques.inference.caching.semantic.postgres import PostgresStore
-from halve.techniques.inference.caching.semantic.single_flight import SingleFlight
+from halve.techniques.inference.caching.semantic.single_flight import Near, SingleFlight
 from halve.techniques.inference.caching.semantic.sqlite import SQLiteStore
 from halve.techniques.inference.caching.semantic.store import EntryStore, NewEntry
 from halve.techniques.inference.caching.semantic.thresholds import (
@@ -54,6 +54,7 @@ __all__ = [
     "Lookup",
     "Mistake",
     "Neighbour",
+    "Near",
     "NewEntry",
     "PooledThresholds",
     "PostgresStore",

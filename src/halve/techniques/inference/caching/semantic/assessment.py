@@ -19,6 +19,7 @@ from halve.techniques.inference.caching.semantic.evidence import (
 )
 from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.logistic import probabilities
+from halve.techniques.inference.caching.semantic.neighbour import Neighbour
 from halve.techniques.inference.caching.semantic.packing import packed, unpacked
 from halve.techniques.inference.caching.semantic.rarity import Rarity
 from halve.techniques.inference.caching.semantic.scorer import Scorer
@@ -126,7 +127,7 @@ class Assessor:
             lookups: Whose pairs.
             for_fitting: Whether to gather vectors and terms although no scorer asks for them.
         """
-        kept = [lookup.neighbours[: self._asked_about(lookup)] for lookup in lookups]
+        kept = [lookup.neighbours[: self._asked_about(lookup.neighbours)] for lookup in lookups]
         pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
         texts, stored = [text for text, _ in pairs], [near.text for _, near in pairs]
         features = pair_evidence(texts, stored, cosines=[near.cosine for _, near in pairs], rarity=self.rarity)
@@ -149,10 +150,15 @@ class Assessor:
             same_words=np.array(same, dtype=np.bool_),
         )
 
-    def _asked_about(self, lookup: Lookup) -> int:
-        """Return how many of its neighbours are scored."""
-        near = bool(lookup.neighbours) and lookup.neighbours[0].cosine >= self.least_cosine
-        return self.candidates if near else 0
+    def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
+        """Return of how many of the first neighbours the vectors are read, >= 0."""
+        reads = self.pair_scorer is not None and self.pair_scorer.dimension > 0
+        return self._asked_about(neighbours) if reads else 0
+
+    def _asked_about(self, neighbours: Sequence[Neighbour]) -> int:
+        """Return how many neighbours are scored."""
+        near = bool(neighbours) and neighbours[0].cosine >= self.least_cosine
+        return min(self.candidates, len(neighbours)) if near else 0
 
     def pair_logits(self, rows: PairRows) -> Array:
         """Return what orders the pairs: the scorer's log-odds, or cosines without a scorer."""
@@ -260,7 +266,7 @@ def gathered_vectors(lookups: Sequence[Lookup], counts: Sequence[int]) -> tuple[
     for lookup, count in zip(lookups, counts, strict=True):
         if not count:
             continue
-        if lookup.vector is None or lookup.vectors is None:
+        if lookup.vector is None or lookup.vectors is None or len(lookup.vectors) < count:
             return None, None
         ones.append(np.broadcast_to(lookup.vector, (count, len(lookup.vector))))
         others.append(lookup.vectors[:count])

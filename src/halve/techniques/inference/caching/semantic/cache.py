@@ -29,7 +29,11 @@ Found = Literal["exact", "semantic", "miss"]
 class DecideOnVectors(Protocol):
     """A decision that looks at the vectors too."""
 
-    def __call__(
+    def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
+        """Return of how many of the first neighbours it wants the vectors, >= 0: the others are not fetched."""
+        ...
+
+    def decide(
         self, text: str, neighbours: Sequence[Neighbour], *, vector: FloatArray, vectors: FloatArray
     ) -> Decision:
         """Decide.
@@ -38,7 +42,7 @@ class DecideOnVectors(Protocol):
             text: The question.
             neighbours: By falling cosine, at least one.
             vector: Of the question, (d,), as it was encoded.
-            vectors: Of the neighbours, (n, d), of length 1.
+            vectors: Of the first `vectors_needed` neighbours, (n, d), of length 1.
         """
         ...
 
@@ -244,8 +248,9 @@ class SemanticCache:
         if not neighbours:
             return Decision(hit=False, entry=None, probability=0.0, reason=NOTHING_STORED)
         if self._on_vectors is not None:
-            vectors = self.store.vectors([neighbour.entry for neighbour in neighbours])
-            decision = self._on_vectors(text, neighbours, vector=vector, vectors=vectors)
+            needed = self._on_vectors.vectors_needed(neighbours)
+            vectors = self.store.vectors([neighbour.entry for neighbour in neighbours[:needed]])
+            decision = self._on_vectors.decide(text, neighbours, vector=vector, vectors=vectors)
         else:
             assert self._decide is not None
             decision = self._decide(text, neighbours)

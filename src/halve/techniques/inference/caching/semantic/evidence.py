@@ -54,7 +54,7 @@ class Lookup:
         text: The question.
         neighbours: By falling cosine; may be empty.
         vector: float32 (d,) of the question, and
-        vectors: float32 (k, d) of the neighbours, in their order; both or neither.
+        vectors: float32 (k, d) of the first k neighbours; both or neither.
     """
 
     text: str
@@ -66,9 +66,10 @@ class Lookup:
         if (self.vector is None) != (self.vectors is None):
             raise InvalidParameterError("vector and vectors", rule="both given or neither", value=None)
         if self.vector is not None and self.vectors is not None:
-            wanted = (len(self.neighbours), *self.vector.shape)
-            if self.vector.ndim != 1 or self.vectors.shape != wanted:
-                raise InvalidParameterError("vectors", rule=f"of shape {wanted}", value=self.vectors.shape)
+            shape, most = self.vectors.shape, len(self.neighbours)
+            if self.vector.ndim != 1 or shape[1:] != self.vector.shape or shape[0] > most:
+                rule = f"of shape (at most {most}, {len(self.vector)})"
+                raise InvalidParameterError("vectors", rule=rule, value=shape)
 
 
 def pair_evidence(

@@ -218,6 +218,8 @@ OPPOSITES = _opposites()
 _SHORTEST_AFTER = {"un": 4, "dis": 6, "non": 6, "in": 6, "im": 6, "il": 6, "ir": 6}
 """A prefix that makes a contrary, and the letters a stem needs behind it: `come` and `income` are none."""
 
+_PREFIXES = tuple(_SHORTEST_AFTER)
+
 
 def contraries(ones: frozenset[str], others: frozenset[str]) -> int:
     """Return how many pairs of stems, one from each set, mean contraries: by the list, or by a prefix. Symmetric."""
@@ -232,5 +234,6 @@ def _prefixed(long: frozenset[str], short: frozenset[str]) -> int:
         and word[len(prefix) :] in short
         and word[len(prefix) :] not in OPPOSITES.get(word, ())
         for word in long
+        if word.startswith(_PREFIXES)  # few do
         for prefix, shortest in _SHORTEST_AFTER.items()
     )

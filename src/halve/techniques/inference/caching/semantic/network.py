@@ -1,6 +1,6 @@
 """A small network on two vectors that cannot tell which came first: fitted and read with numpy alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,32 @@ class PairNetwork:
 def raw_inputs(features: Array, ones: Single, others: Single) -> Single:
     """Return (|u - v|, u * v, features), float32 (n, 2 d + f)."""
     return np.concatenate([np.abs(ones - others), ones * others, features.astype(np.float32)], axis=1)
+
+
+def mean_network(networks: Sequence[PairNetwork]) -> PairNetwork:
+    """Return the network whose log-odds are the mean of the networks': their units side by side, outputs divided.
+
+    Each standardizes in its own way, so that goes into the weights: ((x - m) s) W + b = x (s W) + b - (m s) W. Read in
+    a third of the time of three; equal but for the rounding of float32.
+
+    Args:
+        networks: At least one, all with the same inputs.
+    """
+    raised = [network.scale[:, None] * network.hidden for network in networks]
+    shifts = [
+        (network.mean.astype(np.float64) * network.scale) @ network.hidden.astype(np.float64) for network in networks
+    ]
+    inputs = len(networks[0].mean)
+    return PairNetwork(
+        mean=np.zeros(inputs, dtype=np.float32),
+        scale=np.ones(inputs, dtype=np.float32),
+        hidden=np.ascontiguousarray(np.concatenate(raised, axis=1)),
+        hidden_bias=np.concatenate(
+            [network.hidden_bias - shift for network, shift in zip(networks, shifts, strict=True)]
+        ).astype(np.float32),
+        out=np.concatenate([network.out for network in networks]) / np.float32(len(networks)),
+        out_bias=np.mean([network.out_bias for network in networks], axis=0, dtype=np.float32),
+    )
 
 
 def fit_network(

@@ -73,6 +73,10 @@ class HitPolicy:
         if not self.threshold > 0:
             raise InvalidParameterError("threshold", rule="above 0", value=self.threshold)
 
+    def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
+        """Return of how many of the first neighbours `decide` reads the vectors."""
+        return self.assessor.vectors_needed(neighbours)
+
     def decide(
         self,
         text: str,
@@ -87,7 +91,7 @@ class HitPolicy:
             text: The question.
             neighbours: By falling cosine; may be empty.
             vector: float32 (d,) of the question, and
-            vectors: float32 (k, d) of the neighbours; both are needed if the scorer has a network.
+            vectors: float32 (k, d) of the first neighbours, k >= `vectors_needed`.
 
         Raises:
             InvalidParameterError: If vectors are missing or have the wrong shape.

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final, Generic, TypeVar, cast, final
+from typing import Final, Generic, Protocol, TypeVar, cast, final
 
 import numpy as np
 
@@ -22,8 +22,23 @@ from halve.techniques.inference.caching.semantic.store import FloatArray, unit
 
 T = TypeVar("T")
 
-Near = Callable[[str, Sequence[Neighbour]], Decision]
-"""Takes a text and the requests in flight near it, by falling cosine; answers are not known yet: digests are empty."""
+
+class Near(Protocol):
+    """Whether a request in flight is near enough; `HitPolicy.decide` is one."""
+
+    def __call__(
+        self, text: str, neighbours: Sequence[Neighbour], *, vector: FloatArray, vectors: FloatArray
+    ) -> Decision:
+        """Decide.
+
+        Args:
+            text: The question.
+            neighbours: Requests in flight by falling cosine. Answers are not known yet: each has one of its own.
+            vector: Of the question, (d,), of length 1.
+            vectors: Of the requests in flight, (n, d), of length 1.
+        """
+        ...
+
 
 _LOOK_AGAIN: Final = object()
 
@@ -154,16 +169,17 @@ class SingleFlight(Generic[T]):
     def _nearest(self, text: str, direction: FloatArray, flights: list[_Flight]) -> _Flight | None:
         if not flights or self._near is None:
             return None
-        cosines = np.stack([each.vector for each in flights if each.vector is not None]) @ direction
+        vectors = np.stack([each.vector for each in flights if each.vector is not None])
+        cosines = vectors @ direction
         order = np.lexsort((np.asarray([each.number for each in flights]), -cosines))[: self._neighbours]
         neighbours = [
             Neighbour(
                 entry=flights[place].number,
                 text=flights[place].text,
-                answer="",
+                answer=f"of request {flights[place].number}",
                 cosine=float(np.clip(cosines[place], -1.0, 1.0)),
             )
             for place in order.tolist()
         ]
-        decision = self._near(text, neighbours)
+        decision = self._near(text, neighbours, vector=direction, vectors=vectors[order])
         return next((each for each in flights if decision.hit and each.number == decision.entry), None)

@@ -19,6 +19,8 @@ _TOKEN = re.compile(
     r"|[^\W\d_]+(?:['\u2019][^\W\d_]+)*"
     r"|[%$€£₹°.?!]"
 )
+_DIGIT = re.compile(r"\d")
+_ASCII_LETTER = re.compile("[A-Za-z]")
 _SENTENCE_END = frozenset(".?!")
 _YEARS = (1000, 2100)
 _REMEMBERED = 4_096
@@ -78,7 +80,9 @@ def wording(text: str) -> Wording:
     """
     is_cut, text = len(text) > LONGEST_TEXT, unicodedata.normalize("NFKC", text[:LONGEST_TEXT])
     tokens = _TOKEN.findall(text)
-    lower = [token.lower().replace("\u2019", "'").replace("'", "") for token in tokens]
+    lower = [token.lower() for token in tokens]
+    if "'" in text or "\u2019" in text:
+        lower = [token.translate(_APOSTROPHES) for token in lower]
     plain = " ".join(text.lower().split())
     words = tuple(stem(word) for word in lower if word[0].isalnum())
     known = frozenset(words)
@@ -94,7 +98,7 @@ def wording(text: str) -> Wording:
         content=frozenset(subject),
         places={word: place for place, word in reversed(list(enumerate(subject)))},
         bigrams=frozenset(pairwise(words)),
-        grams=frozenset(padded[start : start + 3] for start in range(len(padded) - 2)),
+        grams=frozenset([padded[start : start + 3] for start in range(len(padded) - 2)]),
         numbers=numbers,
         quantities=quantities,
         dates=dates,
@@ -108,7 +112,19 @@ def wording(text: str) -> Wording:
     )
 
 
+_APOSTROPHES = str.maketrans("", "", "'\u2019")
+
+_COUNTING = frozenset(
+    word
+    for words in (lexicon.NUMBER_WORDS, lexicon.ORDINALS, lexicon.MULTIPLIERS, lexicon.MONTHS, lexicon.DAYS)
+    for word in words
+)
+"""Without one of these and without a digit, a text has neither numbers nor dates."""
+
+
 def _numbers_and_dates(tokens: list[str], lower: list[str]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    if _COUNTING.isdisjoint(lower) and not _DIGIT.search(" ".join(lower)):
+        return frozenset(), frozenset(), frozenset()  # as in most texts; most of the time goes into what follows
     numbers: set[str] = set()
     quantities: set[str] = set()
     dates = {lexicon.DAYS[word] for word in lower if word in lexicon.DAYS}
@@ -169,15 +185,15 @@ def _is_month(tokens: list[str], lower: list[str], place: int) -> bool:
 
 def _names(tokens: list[str], lower: list[str]) -> frozenset[str]:
     """Return capitalised words, unless nearly every word of the text has a capital: then none tells anything."""
-    letters = [token for token in tokens if token[0].isalpha()]
-    raised = sum(token[0].isupper() for token in letters)
-    if len(letters) > 3 and raised > 0.7 * len(letters):
-        return frozenset()
+    raised = [place for place, token in enumerate(tokens) if token[0].isupper()]
+    if len(raised) > 2:
+        letters = sum(token[0].isalpha() for token in tokens)
+        if letters > 3 and len(raised) > 0.7 * letters:
+            return frozenset()
     found = set()
-    for place, token in enumerate(tokens):
+    for place in raised:
         begins = place == 0 or tokens[place - 1] in _SENTENCE_END
-        abbreviation = len(token) > 1 and token.isupper()
-        if token[0].isupper() and (not begins or abbreviation):
+        if not begins or (len(tokens[place]) > 1 and tokens[place].isupper()):
             found.add(stem(lower[place]))
     return frozenset(found - FUNCTION_WORDS)
 
@@ -208,6 +224,8 @@ def _around_connectors(words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _script(text: str) -> str:
+    if text.isascii():
+        return "LATIN" if _ASCII_LETTER.search(text) else ""
     letters = [character for character in text if character.isalpha()]
     if all(character < "\u0250" for character in letters):
         return "LATIN" if letters else ""

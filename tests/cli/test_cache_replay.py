@@ -2,31 +2,17 @@ import json
 
 import pytest
 
-from halve.testing.word_service import encoder, questions, write_tokenizer
+from halve.testing.word_service import write_log
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A log of 600 questions by topic, one of answers that never repeat, and an encoder's folder."""
-    import numpy as np
-
-    from halve.techniques.compression.quantization import export_onnx
-
     root = tmp_path_factory.mktemp("log")
-    texts, topics = questions(600, seed=5)
-    (root / "log.jsonl").write_text(
-        "".join(json.dumps({"question": text, "answer": int(topic), "who": text[0]}) + "\n"
-                for text, topic in zip(texts, topics, strict=True))
-    )  # fmt: skip
-    (root / "unlike.jsonl").write_text(
-        "".join(
-            json.dumps({"question": text, "answer": f"answer {number}"}) + "\n" for number, text in enumerate(texts)
-        )
-    )
-    (root / "encoder").mkdir()
-    write_tokenizer(root / "encoder" / "tokenizer.json")
-    ids = np.ones((2, 4), dtype=np.int64)
-    export_onnx(encoder(), {"input_ids": ids, "attention_mask": ids}, root / "encoder" / "model.onnx")
+    write_log(root)
+    rows = [json.loads(line) for line in (root / "log.jsonl").read_text().splitlines()]
+    unlike = [{"question": row["question"], "answer": f"answer {number}"} for number, row in enumerate(rows)]
+    (root / "unlike.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unlike))
     return root
 
 
@@ -42,7 +28,8 @@ def test_a_log_that_is_worth_it(halve_cli, folder):
     assert found["enable"] is True
     assert found["hits"] > 0
     assert found["usd_saved_per_1k_requests"] > 0
-    assert json.loads((folder / "policy.json").read_text())["schema"] == "halve.hit-policy/1"
+    policy = json.loads((folder / "policy.json").read_text())
+    assert (policy["schema"], policy["encoder"]["name"]) == ("halve.hit-policy/1", "encoder")
     shown = halve_cli(["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8], cwd=folder)
     assert shown.stdout.startswith("semantic cache on log.jsonl: enable\n")
     assert all(len(line) <= 100 for line in shown.stdout.splitlines())

@@ -1,0 +1,287 @@
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from halve.errors import InvalidParameterError, StorageError
+from halve.serving.chat import ChatLimits
+from halve.serving.chat.completions import StreamReader
+from halve.testing.chat import chunks, completion
+
+
+def said(response):
+    return response.json()["choices"][0]["message"]["content"]
+
+
+def until(true, seconds=20):
+    """Wait for what another thread does soon."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def read(response):
+    """Return the completion that a stream of events makes."""
+    reader = StreamReader()
+    reader.feed(response.content)
+    return reader.completion()
+
+
+def test_the_second_time_the_answer_comes_from_the_cache(front, behind):
+    one = front()
+    first = one.ask("hello you")
+    until(lambda: one.memory.held)
+    again = one.ask("hello you")
+    near = one.ask("hello me")
+    assert [each.headers["x-halve-cache"] for each in (first, again, near)] == ["miss", "exact", "semantic"]
+    assert near.headers["x-halve-probability"] == "0.7500"
+    assert len(behind.asked) == 1
+    assert first.json() == completion("hello")
+    assert said(again) == said(near) == "hello"
+    assert again.json()["id"] != near.json()["id"] != first.json()["id"]
+    assert again.json()["usage"] == first.json()["usage"]
+    assert one.metric('halve_chat_requests_total{outcome="exact",status="200"}') == 1
+    assert one.metric("halve_chat_saved_usd_total") == 1.0
+    assert one.metric("halve_chat_lookup_seconds_count") == 3
+
+
+def test_the_request_and_its_headers_reach_the_server_behind(front, behind):
+    one = front()
+    one.ask("hi", headers={"x-organisation": "us", "accept-encoding": "gzip"}, temperature=0.5)
+    ((method, path, headers, body),) = behind.asked
+    assert (method, path) == ("POST", "/v1/chat/completions")
+    assert body["temperature"] == 0.5
+    sent = {name.lower(): value for name, value in headers.items()}
+    assert (sent["authorization"], sent["x-organisation"]) == ("Bearer one", "us")
+    assert sent["accept-encoding"] == "identity"
+    assert sent["host"] in behind.url
+
+
+def test_a_key_of_the_operator_takes_the_place_of_the_callers(front, behind):
+    front(key="secret").ask("hi")
+    headers = {name.lower(): value for name, value in behind.asked[0][2].items()}
+    assert headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(("tenant_header", "calls"), [("authorization", 2), ("X-Team", 1), (None, 1)])
+def test_tenants_share_nothing(front, behind, tenant_header, calls):
+    one = front(tenant_header=tenant_header)
+    one.ask("hi", key="one", headers={"x-team": "a"})
+    until(lambda: one.memory.held)
+    one.ask("hi", key="two", headers={"x-team": "a"})
+    assert len(behind.asked) == calls
+    assert all(b"Bearer" not in partition for partition in one.memory.held)
+
+
+def test_identical_and_near_requests_in_flight_are_one_call(front, behind):
+    may_go = threading.Event()
+
+    def slow(body):
+        may_go.wait(20)
+        return completion("once")
+
+    behind.script = slow
+    one = front()
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(one.ask, "same text")
+        until(lambda: behind.asked)
+        others = [pool.submit(one.ask, text) for text in ("same text", "same words", "same text", "else")]
+        until(lambda: len(one.memory.looked) == 5)
+        until(lambda: len(behind.asked) == 2)
+        may_go.set()
+        outcomes = [future.result().headers["x-halve-cache"] for future in (first, *others)]
+    assert outcomes == ["miss", "merged", "merged", "merged", "miss"]
+    assert all(said(future.result()) == "once" for future in others)
+    assert len(behind.asked) == 2
+
+
+def test_a_stream_goes_by_while_it_comes_and_is_stored_whole(front, behind):
+    may_end = threading.Event()
+    parts = chunks("Hel", "lo")
+    behind.script = lambda body: [parts[0], parts[1], lambda: may_end.wait(20) and parts[2], *parts[3:]]
+    one = front()
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi there"}]}
+    with one.client.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert json.loads(next(lines)[6:])["choices"][0]["delta"]["role"] == "assistant"
+        next(lines)
+        assert json.loads(next(lines)[6:])["choices"][0]["delta"]["content"] == "Hel"  # and the end has not come yet
+        assert not one.memory.held
+        may_end.set()
+        assert list(lines)[-2] == "data: [DONE]"
+    until(lambda: one.memory.held)
+    again = one.client.post("/v1/chat/completions", json={**body, "stream": False})
+    assert (again.headers["x-halve-cache"], said(again)) == ("exact", "Hello")
+
+
+def test_a_stored_answer_is_streamed_to_who_asks_for_a_stream(front, behind):
+    one = front()
+    one.ask("hi there")
+    until(lambda: one.memory.held)
+    streamed = one.ask("hi there", stream=True, stream_options={"include_usage": True})
+    assert streamed.headers["content-type"] == "text/event-stream"
+    found = read(streamed)
+    assert found["choices"] == completion("hello")["choices"]
+    assert found["usage"]["total_tokens"] == 5
+    assert "usage" not in read(one.ask("hi there", stream=True))
+    assert len(behind.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [*chunks("Hal", finish=None, done=False), ValueError()],
+        chunks("Hal", finish=None),
+        chunks("Hal", finish="length"),
+        chunks("Hal", done=False),
+        [b'data: {"error": {"message": "overloaded"}}\n\n', b"data: [DONE]\n\n"],
+    ],
+    ids=["cut", "no reason", "too long", "not done", "error"],
+)
+def test_a_stream_that_is_not_whole_is_never_stored(front, behind, parts):
+    behind.script = lambda body: list(parts)
+    one = front()
+    first = one.ask("hi there", stream=True)
+    one.ask("hi there", stream=True)
+    assert len(behind.asked) == 2
+    assert not one.memory.held
+    cut = any(isinstance(part, Exception) for part in parts)
+    assert (b"upstream_error" in first.content) == cut
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (429, {"error": {"message": "slow down"}}),
+        (200, {"error": {"message": "no"}}),
+        (200, completion(None, tool_calls=[{"id": "1"}])),
+        (200, completion("", refusal="I can not")),
+        (200, ["no object"]),
+    ],
+)
+def test_errors_calls_of_tools_and_refusals_are_passed_on_and_never_stored(front, behind, answer):
+    behind.script = lambda body: answer
+    one = front()
+    for _ in range(2):
+        reply = one.ask("hi there")
+        assert (reply.status_code, reply.json()) == answer
+        assert reply.headers["x-request-id"] == "7"
+    assert len(behind.asked) == 2
+    assert not one.memory.held
+
+
+def test_a_call_of_a_tool_is_not_shared_in_flight_either(front, behind):
+    may_go = threading.Event()
+
+    def slow(body):
+        may_go.wait(20)
+        return completion(None, tool_calls=[{"id": str(len(behind.asked))}])
+
+    behind.script = slow
+    one = front()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
+        until(lambda: len(one.memory.looked) == 2)
+        may_go.set()
+        assert [future.result().status_code for future in asked] == [200, 200]
+    assert len(behind.asked) == 2
+
+
+def test_one_error_answers_all_that_waited_for_it(front, behind):
+    may_go = threading.Event()
+
+    def slow(body):
+        may_go.wait(20)
+        return 503, {"error": {"message": "busy"}}
+
+    behind.script = slow
+    one = front()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
+        until(lambda: len(one.memory.looked) == 2)
+        may_go.set()
+        assert [future.result().json() for future in asked] == [{"error": {"message": "busy"}}] * 2
+    assert len(behind.asked) == 1
+
+
+def test_a_caller_who_hangs_up_takes_nobody_with_it(front, behind):
+    may_go = threading.Event()
+    behind.script = lambda body: [chunks("a")[0], lambda: may_go.wait(20) and b"", *chunks("a")[1:]]
+    one = front()
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "same text"}]}
+    sent = {"authorization": "Bearer one"}
+    with ThreadPoolExecutor(1) as pool:
+        with one.client.stream("POST", "/v1/chat/completions", json=body, headers=sent) as leader:
+            next(leader.iter_raw())
+            other = pool.submit(one.ask, "same text")
+            until(lambda: len(one.memory.looked) == 2)
+        until(lambda: len(behind.asked) == 2)  # the one that waited asks for itself
+        may_go.set()
+        assert (other.result().status_code, other.result().headers["x-halve-cache"]) == (200, "miss")
+
+
+@pytest.mark.parametrize(("asks", "outcome", "looked"), [("no-cache", "miss", 0), ("no-store", "bypass", 0)])
+def test_a_caller_may_go_past_the_cache(front, behind, asks, outcome, looked):
+    one = front()
+    reply = one.ask("hi there", headers={"cache-control": asks})
+    assert reply.headers["x-halve-cache"] == outcome
+    assert len(one.memory.looked) == looked
+    if asks == "no-cache":
+        until(lambda: one.memory.held)
+    else:
+        assert not one.memory.held
+
+
+def test_what_may_not_be_cached_and_what_is_no_chat_goes_by(front, behind):
+    one = front()
+    assert one.ask("never").headers["x-halve-cache"] == "bypass"
+    behind.script = lambda body: {"data": ["m"]}
+    models = one.client.get("/v1/models", params={"limit": 1})
+    assert (models.json(), models.headers["x-halve-cache"]) == ({"data": ["m"]}, "passed")
+    assert behind.asked[-1][:2] == ("GET", "/v1/models?limit=1")
+    assert one.client.post("/v1/embeddings", json={"input": "x"}).json() == {"data": ["m"]}
+    assert not one.memory.held
+
+
+def test_a_cache_that_fails_costs_hits_and_no_request(front, memory, caplog):
+    memory.error = StorageError("the disk is gone")
+    one = front(memory=memory)
+    assert [one.ask("hi there").headers["x-halve-cache"] for _ in range(2)] == ["miss", "miss"]
+    assert caplog.text.count("the disk is gone") == 1
+
+
+def test_a_server_that_is_not_there_is_502(front):
+    one = front(url="http://127.0.0.1:9/v1")
+    for reply in (one.ask("hi there"), one.ask("never"), one.client.get("/v1/models")):
+        assert reply.status_code == 502
+        assert reply.json()["error"]["type"] == "upstream_error"
+        assert "the server behind the cache gave no whole reply" in reply.json()["error"]["message"]
+
+
+def test_bad_requests_are_one_sentence(front, behind):
+    one = front(limits=ChatLimits(body_bytes=100))
+    assert one.client.post("/v1/chat/completions", content=b"{").json()["error"]["message"] == (
+        "the request body must be a JSON object."
+    )
+    long = one.client.post("/v1/chat/completions", content=b"x" * 101)
+    assert (long.status_code, long.json()["error"]["message"]) == (
+        413, "the request body must be at most 100 bytes. Got more.",
+    )  # fmt: skip
+    lost = one.client.get("/chat")
+    assert (lost.status_code, "must begin with /v1/" in lost.json()["error"]["message"]) == (404, True)
+    assert one.client.get("/healthz").json() == {"live": True}
+    assert not behind.asked
+    with pytest.raises(InvalidParameterError, match=r"limits.body_bytes must be at least 1. Got 0"):
+        ChatLimits(body_bytes=0)
+
+
+def test_what_was_answered_is_stored_before_it_stops(front, behind):
+    one = front()
+    one.ask("hi there")
+    one.server.stop()
+    until(lambda: one.memory.closed)
+    assert one.memory.held
