@@ -34,6 +34,8 @@ TESTED_ELSEWHERE = {
     "report/charts/plane.py": "tests/report/charts/test_charts.py",
     "report/charts/waterfall.py": "tests/report/charts/test_charts.py",
     "serving/asgi.py": "tests of both servers go through it",
+    "serving/chat/call.py": "tests/serving/chat/test_app.py: every reply goes through it",
+    "serving/chat/ports.py": "protocols, and two records; tests/serving/chat/conftest.py fills them",
     "serving/chat/server.py": "tests/serving/chat/conftest.py starts it",
     "serving/http_server.py": "tests/serving/gateway/test_server.py",
     "techniques/compression/quantization/runtime.py": "tests of export and post_training run through it",

@@ -179,7 +179,8 @@ def test_in_front_of_a_real_model(open_cache, llama_url, stream):
     body = {**request("what about the hotel please"), "max_tokens": 64, "stream": stream, "temperature": 0}
     body["messages"].insert(0, {"role": "system", "content": "Answer with one word."})
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, timeout=60) as client:
+        url, headers = f"http://127.0.0.1:{server.port}", {"authorization": "Bearer k"}
+        with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
             first = client.post("/v1/chat/completions", json=body)
             assert (first.status_code, first.headers["x-halve-cache"]) == (200, "miss")
             for _ in range(200):

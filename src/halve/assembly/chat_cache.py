@@ -125,7 +125,7 @@ class ChatCache:
     @property
     def near(self) -> semantic.Near | None:
         """What says whether two requests in flight ask the same; None where identical texts alone do."""
-        return None if self._rule is None else self._rule.policy.decide
+        return None if self._rule is None else self._rule.policy.same_words
 
     def question(self, request: Mapping[str, Any], *, tenant: str) -> ChatQuestion | None:
         """Return what is asked, and its partition; see `from_chat_request`."""

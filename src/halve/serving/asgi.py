@@ -13,7 +13,11 @@ Headers = list[tuple[bytes, bytes]]
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes | None:
-    """Return the request body; None if it is longer than so many bytes, or its sender has gone."""
+    """Return the request body; None if it is longer than so many bytes.
+
+    Raises:
+        ConnectionResetError: If its sender has gone.
+    """
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if int(announced) > limit:
         return None
@@ -22,7 +26,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes | No
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            raise ConnectionResetError
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:

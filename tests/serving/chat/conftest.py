@@ -18,8 +18,9 @@ class Behind:
     """The server behind.
 
     Args:
-        script: From the request's body to a dict (sent as JSON), (status, dict), or a list of parts of a stream of
-            events, of which a callable is called and an exception cuts the connection.
+        script: From the request's body to a dict (sent as JSON), (status, dict), bytes (the whole reply, head and
+            all), or a list of parts of a stream of events, of which a callable is called and an exception cuts the
+            connection.
         asked: Method, path, headers and body of every request.
     """
 
@@ -35,53 +36,64 @@ class Quiet(ThreadingHTTPServer):
         """A connection that is cut is part of the script."""
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers as its server's script says."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 5
+
+    def do_GET(self):
+        self.answer(None)
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def answer(self, body):
+        self.server.behind.asked.append((self.command, self.path, dict(self.headers), body))
+        said = self.server.behind.script(body)
+        if isinstance(said, list):
+            self.stream(said)
+            return
+        if isinstance(said, bytes):
+            self.wfile.write(said)
+            self.close_connection = True
+            return
+        self.page(*(said if isinstance(said, tuple) else (200, said)))
+
+    def page(self, status, page):
+        content = json.dumps(page).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("x-request-id", "7")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def stream(self, parts):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for part in parts:
+            if isinstance(part, Exception):
+                self.close_connection = True
+                return
+            content = part() if callable(part) else part
+            if content:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, format, *args):
+        """Say nothing."""
+
+
 @pytest.fixture
 def behind():
     found = Behind()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 5
-
-        def do_GET(self):
-            self.answer(None)
-
-        def do_POST(self):
-            self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-        def answer(self, body):
-            found.asked.append((self.command, self.path, dict(self.headers), body))
-            said = found.script(body)
-            if isinstance(said, list):
-                self.stream(said)
-                return
-            status, page = said if isinstance(said, tuple) else (200, said)
-            content = json.dumps(page).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("x-request-id", "7")
-            self.end_headers()
-            self.wfile.write(content)
-
-        def stream(self, parts):
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            for part in parts:
-                if isinstance(part, Exception):
-                    self.close_connection = True
-                    return
-                content = part() if callable(part) else part
-                if content:
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
-            self.wfile.write(b"0\r\n\r\n")
-
-        def log_message(self, format, *args):
-            """Say nothing."""
-
     listener = Quiet(("127.0.0.1", 0), Handler)
+    listener.behind = found
     found.url = f"http://127.0.0.1:{listener.server_address[1]}/v1"
     thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
     thread.start()
@@ -175,7 +187,12 @@ def front(behind):
         ready = threading.Event()
         thread = threading.Thread(target=server.run, kwargs={"ready": lambda port: ready.set()})
         thread.start()
-        client = httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, timeout=20)
+        client = httpx2.Client(
+            base_url=f"http://127.0.0.1:{server.port}",
+            headers={"authorization": "Bearer one"},
+            trust_env=False,
+            timeout=20,
+        )
         running.append((server, thread, client))
         assert ready.wait(20)
         return Front(client, memory, server)

@@ -1,12 +1,15 @@
+import itertools
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
 
 from halve.errors import InvalidParameterError, StorageError
-from halve.serving.chat import ChatLimits
+from halve.serving.chat import ChatLimits, app
 from halve.serving.chat.completions import StreamReader
 from halve.testing.chat import chunks, completion
 
@@ -98,9 +101,43 @@ def test_identical_and_near_requests_in_flight_are_one_call(front, behind):
     assert len(behind.asked) == 2
 
 
+@pytest.mark.parametrize(
+    "headers", [[("authorization", "")], [("authorization", "Bearer a"), ("authorization", "Bearer b")]]
+)
+def test_who_says_not_or_twice_who_it_is_goes_past_the_cache(front, behind, headers):
+    one = front()
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi there"}]}
+    request = one.client.build_request("POST", "/v1/chat/completions", json=body)
+    del request.headers["authorization"]
+    request.headers = httpx2.Headers([*request.headers.raw, *(pair for pair in headers if pair[1])])
+    assert one.client.send(request).headers["x-halve-cache"] == "bypass"
+    assert not one.memory.looked
+
+
+@pytest.mark.parametrize("beside", [{"openai-organization": "b"}, {"openai-project": "b"}])
+def test_organisations_of_one_key_share_nothing(front, behind, beside):
+    one = front()
+    one.ask("hi there", headers={"openai-organization": "a"})
+    until(lambda: one.memory.held)
+    assert one.ask("hi there", headers={"openai-organization": "a"}).headers["x-halve-cache"] == "exact"
+    assert one.ask("hi there", headers=beside).headers["x-halve-cache"] == "miss"
+
+
+def test_the_cookies_of_one_caller_do_not_go_with_another(front, behind):
+    one = front()
+    behind.script = lambda body: (
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: session=of-one\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 2\r\n\r\n{}"
+    )
+    assert "session=of-one" in one.ask("hi there").headers["set-cookie"]
+    one.client.cookies.clear()
+    one.ask("hi again", key="two")
+    assert "cookie" not in {name.lower() for name in behind.asked[1][2]}
+
+
 def test_a_stream_goes_by_while_it_comes_and_is_stored_whole(front, behind):
     may_end = threading.Event()
-    parts = chunks("Hel", "lo")
+    parts = chunks("good ", "day")
     behind.script = lambda body: [parts[0], parts[1], lambda: may_end.wait(20) and parts[2], *parts[3:]]
     one = front()
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi there"}]}
@@ -109,13 +146,13 @@ def test_a_stream_goes_by_while_it_comes_and_is_stored_whole(front, behind):
         assert response.headers["content-type"].startswith("text/event-stream")
         assert json.loads(next(lines)[6:])["choices"][0]["delta"]["role"] == "assistant"
         next(lines)
-        assert json.loads(next(lines)[6:])["choices"][0]["delta"]["content"] == "Hel"  # and the end has not come yet
+        assert json.loads(next(lines)[6:])["choices"][0]["delta"]["content"] == "good "  # and the end has not come yet
         assert not one.memory.held
         may_end.set()
         assert list(lines)[-2] == "data: [DONE]"
     until(lambda: one.memory.held)
     again = one.client.post("/v1/chat/completions", json={**body, "stream": False})
-    assert (again.headers["x-halve-cache"], said(again)) == ("exact", "Hello")
+    assert (again.headers["x-halve-cache"], said(again)) == ("exact", "good day")
 
 
 def test_a_stored_answer_is_streamed_to_who_asks_for_a_stream(front, behind):
@@ -204,8 +241,31 @@ def test_one_error_answers_all_that_waited_for_it(front, behind):
         asked = [pool.submit(one.ask, "same text") for _ in range(2)]
         until(lambda: len(one.memory.looked) == 2)
         may_go.set()
-        assert [future.result().json() for future in asked] == [{"error": {"message": "busy"}}] * 2
+        replies = sorted((future.result() for future in asked), key=lambda reply: reply.headers["x-halve-cache"])
+    assert [(reply.status_code, reply.headers["x-halve-cache"]) for reply in replies] == [
+        (503, "merged"), (503, "miss"),
+    ]  # fmt: skip
+    assert "answered 503 to the same request" in replies[0].json()["error"]["message"]
+    assert "x-request-id" not in replies[0].headers
+    assert replies[1].json() == {"error": {"message": "busy"}}
     assert len(behind.asked) == 1
+
+
+def test_what_is_wrong_with_one_request_is_not_said_of_another(front, behind):
+    may_go = threading.Event()
+
+    def slow(body):
+        may_go.wait(20)
+        return 401, {"error": {"message": "no such key"}}
+
+    behind.script = slow
+    one = front()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
+        until(lambda: len(one.memory.looked) == 2)
+        may_go.set()
+        assert [future.result().status_code for future in asked] == [401, 401]
+    assert len(behind.asked) == 2
 
 
 def test_a_caller_who_hangs_up_takes_nobody_with_it(front, behind):
@@ -252,6 +312,79 @@ def test_a_cache_that_fails_costs_hits_and_no_request(front, memory, caplog):
     one = front(memory=memory)
     assert [one.ask("hi there").headers["x-halve-cache"] for _ in range(2)] == ["miss", "miss"]
     assert caplog.text.count("the disk is gone") == 1
+
+
+def test_a_look_up_that_takes_too_long_is_a_miss_and_the_next_ones_wait_for_none(front, memory, monkeypatch):
+    may_go = threading.Event()
+    monkeypatch.setattr(app, "LOOKUP_SECONDS", 0.05)
+    monkeypatch.setattr(memory, "find", lambda question: memory.looked.append(1) or may_go.wait(20))
+    one = front(memory=memory)
+    assert [one.ask("hi there").headers["x-halve-cache"] for _ in range(3)] == ["miss", "miss", "miss"]
+    assert len(memory.looked) == 1
+    may_go.set()
+
+
+def test_what_the_memory_cannot_read_is_for_the_server_behind_to_judge(front, behind, memory, monkeypatch):
+    def strange(request, *, tenant):
+        raise RecursionError
+
+    monkeypatch.setattr(memory, "question", strange)
+    assert front(memory=memory).ask("hi there").headers["x-halve-cache"] == "bypass"
+    assert len(behind.asked) == 1
+
+
+def test_who_hangs_up_after_the_last_event_leaves_the_answer_behind(front, behind):
+    may_end = threading.Event()
+    behind.script = lambda body: [*chunks("a"), lambda: may_end.wait(20) and b": the end\n\n"]
+    one = front()
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi there"}]}
+    with one.client.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert "data: [DONE]" in list(itertools.islice(response.iter_lines(), 7))
+    may_end.set()
+    until(lambda: one.memory.held)
+
+
+def test_who_does_not_read_holds_up_nobody(front, behind):
+    """The first caller reads nothing of megabytes; who waits for the same is answered all the same."""
+    may_go = threading.Event()
+    long = chunks(*("x" * 2**20 for _ in range(16)))
+    behind.script = lambda body: [lambda: may_go.wait(20) and b"", *long]
+    one = front()
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "same text"}]}
+    with ThreadPoolExecutor(1) as pool, one.client.stream("POST", "/v1/chat/completions", json=body):
+        until(lambda: behind.asked)
+        other = pool.submit(one.ask, "same text")
+        until(lambda: len(one.memory.looked) == 2)
+        may_go.set()
+        assert other.result().headers["x-halve-cache"] == "merged"
+        assert len(said(other.result())) == 16 * 2**20
+
+
+@pytest.mark.parametrize("path", ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/a/.%2E/b"])
+def test_no_path_leads_out_of_the_server_behind(front, behind, path):
+    with socket.create_connection(("127.0.0.1", front().server.port)) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        said = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"path must be without . and .." in said
+    assert not behind.asked
+
+
+def test_paths_and_lengths_go_by_as_they_are(front, behind):
+    one = front()
+    one.client.get("/v1/models/us%2Fmodel")
+    assert behind.asked[0][1] == "/v1/models/us%2Fmodel"
+    behind.script = lambda body: b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nX-Halve-Cache: theirs\r\n\r\n"
+    head = one.client.head("/v1/files/1")
+    assert (head.headers["content-length"], head.headers["x-halve-cache"]) == ("1000", "passed")
+
+
+def test_a_body_that_breaks_off_breaks_off(front, behind):
+    behind.script = lambda body: b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
+    one = front()
+    with pytest.raises(httpx2.RemoteProtocolError):
+        one.client.get("/v1/files/1/content")
+    assert one.metric('halve_chat_requests_total{outcome="passed",status="502"}') == 1
 
 
 def test_a_server_that_is_not_there_is_502(front):

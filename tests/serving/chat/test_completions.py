@@ -27,13 +27,24 @@ def test_a_completion_comes_back_from_its_own_stream_however_it_is_cut(text, wit
 
 
 def test_a_stream_of_another_server_is_put_together():
-    head, *rest = chunks("Hel", "lo")
+    head, *rest = chunks("good ", "day")
     usage = b'data: {"choices": [], "usage": {"total_tokens": 5}}\r\n\r\n'
     found = read(b": a comment\n\n", head, *rest[:-1], usage, rest[-1])
     assert found["choices"] == [
-        {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+        {"index": 0, "message": {"role": "assistant", "content": "good day"}, "finish_reason": "stop"}
     ]
     assert (found["usage"], found["object"], found["model"]) == ({"total_tokens": 5}, "chat.completion", "m")
+
+
+def test_a_role_that_is_not_said_is_the_assistants():
+    head = b'data: {"choices": [{"index": 0, "delta": {"role": null, "content": "a"}, "finish_reason": "stop"}]}\n\n'
+    assert read(head, b"data: [DONE]")["choices"][0]["message"] == {"role": "assistant", "content": "a"}
+
+
+def test_a_usage_that_is_not_known_is_none():
+    plain = {name: value for name, value in completion("a").items() if name != "usage"}
+    assert again(plain)["usage"]["total_tokens"] == 0
+    assert again(completion("a"))["usage"]["total_tokens"] == 5
 
 
 def test_other_texts_of_a_message_are_kept():
@@ -76,4 +87,4 @@ def test_each_answer_has_an_id_of_its_own():
 
 def test_errors_are_what_clients_read():
     assert json.loads(error("no", kind="k"))["error"]["message"] == "no"
-    assert json.loads(error_event("no", kind="k").removeprefix(b"data: "))["error"]["type"] == "k"
+    assert json.loads(error_event("no", kind="k").strip().removeprefix(b"data: "))["error"]["type"] == "k"

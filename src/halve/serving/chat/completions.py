@@ -36,11 +36,19 @@ class StreamReader:
         if len(self._rest) > MOST_EVENT_BYTES:
             self._is_plain, self._rest = False, b""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last event was there, and all were of one text."""
+        return self._is_done and self._is_plain and self._finish is not None
+
     def completion(self) -> dict[str, Any] | None:
         """Return the completion that was streamed; None if it is not whole, or more than one text."""
-        if not self._is_done or not self._is_plain or self._finish is None:
+        rest, self._rest = self._rest.strip(), b""
+        if rest.startswith(_DATA):  # the last line may lack its end
+            self._event(rest[len(_DATA) :].strip())
+        if not self.is_whole:
             return None
-        choice = {"index": 0, "message": self._message, "finish_reason": self._finish}
+        choice = {"index": 0, "message": {"role": "assistant", **self._message}, "finish_reason": self._finish}
         return {**self._head, "object": "chat.completion", "choices": [choice]}
 
     def _event(self, data: bytes) -> None:
@@ -49,7 +57,7 @@ class StreamReader:
             return
         try:
             chunk = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             chunk = None
         if not isinstance(chunk, dict) or "error" in chunk or not isinstance(chunk.get("choices"), list):
             self._is_plain = False
@@ -66,7 +74,7 @@ class StreamReader:
         self._finish = choice.get("finish_reason") or self._finish
         for name, value in delta.items():
             if name == "role":
-                self._message["role"] = value
+                self._message["role"] = value or "assistant"
             elif isinstance(value, str):
                 self._message[name] = self._message.get(name, "") + value
             elif value:  # calls of tools come in pieces that are no texts
@@ -74,8 +82,9 @@ class StreamReader:
 
 
 def again(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a completion with an id and a time of its own."""
-    return {**completion, "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+    """Return a completion with an id and a time of its own, and with a usage: none, if nothing is known of it."""
+    usage = completion.get("usage") or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    return {**completion, "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "usage": usage}
 
 
 def events(completion: Mapping[str, Any], *, with_usage: bool) -> Iterator[bytes]:
@@ -108,8 +117,8 @@ def error(sentence: str, *, kind: str) -> bytes:
 
 
 def error_event(sentence: str, *, kind: str) -> bytes:
-    """Return an error as the last event of a stream that had begun."""
-    return b"data: " + error(sentence, kind=kind) + b"\n\n"
+    """Return an error as the last event of a stream that had begun, and may have broken off inside another."""
+    return b"\n\ndata: " + error(sentence, kind=kind) + b"\n\n"
 
 
 def _event(chunk: Mapping[str, Any]) -> bytes:

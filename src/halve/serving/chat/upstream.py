@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from halve.errors import EnvironmentFailedError, InvalidParameterError, MissingExtraError
 from halve.serving.asgi import Headers
@@ -47,8 +48,10 @@ class Upstream:
 
     def __init__(self, url: str, *, key: str | None = None) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise InvalidParameterError("upstream", rule="an http or https URL such as http://host/v1", value=url)
+        extras = parts.query or parts.fragment or "@" in parts.netloc
+        if parts.scheme not in ("http", "https") or not parts.hostname or extras:
+            rule = "an http or https URL such as http://host/v1, without a user or a query"
+            raise InvalidParameterError("upstream", rule=rule, value=url if not extras else "one with more")
         if key is not None and not (key.isascii() and key.isprintable() and key and " " not in key):
             raise InvalidParameterError("upstream_key", rule="printable ASCII without blanks", value="something else")
         try:
@@ -57,6 +60,7 @@ class Upstream:
             raise MissingExtraError("halve cache serve", package="httpx2", extra="serve") from None
         self._url, self._key, self._failures = url.rstrip("/"), key, (httpx2.HTTPError, httpx2.StreamError)
         self._client = httpx2.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one caller's must not go with another's
             timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS),
             trust_env=False,
@@ -70,16 +74,24 @@ class Upstream:
 
         Args:
             method: Such as POST.
-            path: Behind the URL, beginning with a slash.
+            path: Behind the URL, beginning with a slash, percent-encoded as it came.
             query: Behind the question mark; may be empty.
             headers: Of the caller; those of its connection stay behind.
             body: May be empty.
 
         Raises:
             UpstreamError: If there is no reply, or it ends early.
+            InvalidParameterError: If the path leads out of the URL, or is none.
         """
+        import httpx2
+
+        if any(unquote(segment) in (".", "..") for segment in path.split("/")):
+            raise InvalidParameterError("path", rule="without . and ..", value=path)
         url = f"{self._url}{path}" + (f"?{query}" if query else "")
-        request = self._client.build_request(method, url, headers=self._sent(headers), content=body)
+        try:
+            request = self._client.build_request(method, url, headers=self._sent(headers), content=body)
+        except httpx2.InvalidURL:
+            raise InvalidParameterError("path", rule="part of a URL", value=path) from None
         try:
             response = await self._client.send(request, stream=True)
             try:
@@ -94,9 +106,9 @@ class Upstream:
         await self._client.aclose()
 
     def _sent(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        kept = [(name, value) for name, value in headers if name.lower() not in _ONE_HOP | _OURS]
+        kept = [(name, value) for name, value in _passed_on(headers) if name not in _OURS]
         if self._key is not None:
-            kept = [(name, value) for name, value in kept if name.lower() != b"authorization"]
+            kept = [(name, value) for name, value in kept if name != b"authorization"]
             kept.append((b"authorization", f"Bearer {self._key}".encode()))
         return [*kept, (b"accept-encoding", b"identity")]  # what goes by must be readable
 
@@ -111,17 +123,24 @@ class Reply:
 
     @property
     def headers(self) -> Headers:
-        """Headers to pass on: without those of the connection, and without the length."""
+        """Headers to pass on: without those of the connection, without the length, and without ours."""
         return [
-            (name.lower(), value)
-            for name, value in self._response.headers.raw
-            if name.lower() not in _ONE_HOP | {b"content-length"}
+            (name, value)
+            for name, value in _passed_on(self._response.headers.raw)
+            if name != b"content-length" and not name.startswith(b"x-halve-")
         ]
 
     @property
+    def length(self) -> Headers:
+        """The header that says how long the body is, if there is one."""
+        found = self._response.headers.get("content-length")
+        return [] if found is None else [(b"content-length", str(found).encode())]
+
+    @property
     def is_stream(self) -> bool:
-        """Whether the body is a stream of events."""
-        return str(self._response.headers.get("content-type", "")).startswith("text/event-stream")
+        """Whether the body is a stream of events that can be read."""
+        kind = str(self._response.headers.get("content-type", "")).lower()
+        return kind.startswith("text/event-stream") and "content-encoding" not in self._response.headers
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
@@ -142,6 +161,13 @@ class Reply:
             UpstreamError: If it ends early.
         """
         return b"".join([part async for part in self.parts()])
+
+
+def _passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return headers, names in small letters, without those of one connection: RFC 9110, 7.6.1."""
+    small = [(name.lower(), value) for name, value in headers]
+    named = {word.strip().lower() for name, value in small if name == b"connection" for word in value.split(b",")}
+    return [(name, value) for name, value in small if name not in _ONE_HOP and name not in named]
 
 
 def _failed(failure: Exception) -> UpstreamError:

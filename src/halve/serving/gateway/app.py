@@ -87,6 +87,8 @@ class App:
                 stage = self._deepest(answers)
                 labels = self._gateway.chain.labels
                 status, page = 200, render_response(answers, request, model_name=self._name, labels=labels)
+        except ConnectionResetError:
+            return
         except HalveError as error:
             status, page = _status(error), _error(str(error))
         self._gateway.metrics.finished(stage=stage, status=status, seconds=time.perf_counter() - started)

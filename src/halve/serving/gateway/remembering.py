@@ -60,7 +60,8 @@ class Remembering:
         while (item := self._waiting.get()) is not None:
             try:
                 self._memory.remember(*item)
-            except HalveError as error:  # the answer was given all the same: say it once, and go on
+            except Exception as error:  # the answer was given all the same: say it once, and go on
                 if not self._failed:
-                    _log.warning("an answer could not be remembered: %s", error)
+                    said = error if isinstance(error, HalveError) else type(error).__name__
+                    _log.warning("an answer could not be remembered: %s", said)
                 self._failed = True

@@ -187,6 +187,7 @@ def test_how_a_request_is_sent_makes_no_difference(name):
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"function_call": {"name": "f"}},
         {"model": None},
+        {"messages": [{"role": ["system"], "content": "x"}, {"role": "user", "content": "hi"}]},
         {"messages": []},
         {"messages": "Hi"},
         {"messages": ["Hi"]},

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +126,15 @@ def test_thresholds_of_answers_and_entries_learn_from_labels():
     plain = HitPolicy(threshold=0.9)
     plain.observe(offered[0], probability=0.93, right=False)
     assert plain.decide(OFF, offered).hit
+
+
+def test_the_same_words_are_all_that_can_be_said_of_what_has_no_answer_yet():
+    policy, vector = default_policy(), np.ones(2, np.float32)
+    others = [
+        Neighbour(entry=4, text="how do i pay him", answer="?", cosine=0.99),
+        Neighbour(entry=7, text="How do I  pay", answer="?", cosine=0.9),
+    ]
+    found = policy.same_words("how do I pay", others, vector=vector, vectors=np.ones((2, 2), np.float32))
+    assert (found.hit, found.entry, found.probability) == (True, 7, 1.0)
+    none = policy.same_words("how do I pay it", others, vector=vector, vectors=np.ones((2, 2), np.float32))
+    assert (none.hit, none.entry, none.probability) == (False, None, 0.0)

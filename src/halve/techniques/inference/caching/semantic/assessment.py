@@ -131,7 +131,7 @@ class Assessor:
         pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
         texts, stored = [text for text, _ in pairs], [near.text for _, near in pairs]
         features = pair_evidence(texts, stored, cosines=[near.cosine for _, near in pairs], rarity=self.rarity)
-        same = [_plain(text) == _plain(near) for text, near in zip(texts, stored, strict=True)]
+        same = [plain_words(text) == plain_words(near) for text, near in zip(texts, stored, strict=True)]
         vetoes = [
             None if equal else first_veto(text, near, names=self.vetoes)
             for text, near, equal in zip(texts, stored, same, strict=True)
@@ -255,7 +255,7 @@ class Assessor:
         )
 
 
-def _plain(text: str) -> str:
+def plain_words(text: str) -> str:
     """Return the whole text in small letters with white space collapsed, however long it is."""
     return " ".join(text.lower().split())
 

@@ -117,7 +117,7 @@ def mean_network(networks: Sequence[PairNetwork]) -> PairNetwork:
         hidden_bias=np.concatenate(
             [network.hidden_bias - shift for network, shift in zip(networks, shifts, strict=True)]
         ).astype(np.float32),
-        out=np.concatenate([network.out for network in networks]) / np.float32(len(networks)),
+        out=(np.concatenate([network.out for network in networks]) / len(networks)).astype(np.float32),
         out_bias=np.mean([network.out_bias for network in networks], axis=0, dtype=np.float32),
     )
 

@@ -113,7 +113,7 @@ def from_chat_request(
     messages, model = request.get("messages"), request.get("model")
     if not isinstance(messages, list) or not messages or not isinstance(model, str) or _is_once_only(request):
         return None
-    if not all(isinstance(message, Mapping) for message in messages):
+    if not all(isinstance(message, Mapping) and isinstance(message.get("role"), str) for message in messages):
         return None
     split = _last_text(messages[-1])
     if split is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.assessment import Assessment, Assessor
+from halve.techniques.inference.caching.semantic.assessment import Assessment, Assessor, plain_words
 from halve.techniques.inference.caching.semantic.evidence import Lookup, Vectors
 from halve.techniques.inference.caching.semantic.neighbour import Decision, Neighbour
 from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
@@ -100,6 +100,21 @@ class HitPolicy:
             return Decision(hit=False, entry=None, probability=0.0, reason="nothing stored is near")
         lookup = Lookup(text=text, neighbours=tuple(neighbours), vector=vector, vectors=vectors)
         return self.judged(lookup, self.assessor.assess([lookup])[0])
+
+    def same_words(self, text: str, neighbours: Sequence[Neighbour], *, vector: Vectors, vectors: Vectors) -> Decision:
+        """Return whether a question has the very words of another that has no answer yet: all that can be said of it.
+
+        The proof is about neighbours whose answers are known, so a probability would be none here.
+
+        Args:
+            text: The question.
+            neighbours: Others, such as those in flight.
+            vector, vectors: Not looked at.
+        """
+        words = plain_words(text)
+        entry = next((near.entry for near in neighbours if plain_words(near.text) == words), None)
+        hit = entry is not None
+        return Decision(hit=hit, entry=entry, probability=float(hit), reason="the same words" if hit else "other words")
 
     def decide_many(self, lookups: Sequence[Lookup]) -> list[Decision]:
         """Return the decisions on many look-ups, each as `decide` alone, in less time each."""

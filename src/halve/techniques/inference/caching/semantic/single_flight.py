@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Near(Protocol):
-    """Whether a request in flight is near enough; `HitPolicy.decide` is one."""
+    """Whether a request in flight is near enough; `HitPolicy.same_words` is one."""
 
     def __call__(
         self, text: str, neighbours: Sequence[Neighbour], *, vector: FloatArray, vectors: FloatArray
