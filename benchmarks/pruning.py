@@ -10,8 +10,8 @@ Latency is the median of whole models run in turns. Recipe and chain are chosen 
 test images are scored once. `drop_points_at_2x`: parent minus ours, of our points at least twice as fast the slowest.
 `chain_speedup_at_1_point`: prune, distil, then static INT8; of the points that lose at most 1 point on held-out images
 the fastest. `minus_torch_pruning_points_at_equal_latency`: our accuracy at that 2x point minus torch-pruning's better
-curve, linear between its points, at our latency. Intervals are 95 %, paired by image. `sparsity_speedup_...`: dense
-seconds over seconds with zeros in the weight of one product; 1 is no gain.
+curve, linear between its points, of which the parent is one, at our latency. Intervals are 95 %, paired by image.
+`sparsity_speedup_...`: dense seconds over seconds with zeros in the weight of one product; 1 is no gain.
 """
 
 import functools
@@ -303,8 +303,9 @@ def summary(
     figures["int8_alone_speedup"] = speed["parent int8"]
     figures["int8_alone_drop_points"] = difference(parent[1], rights["parent int8"][1])
     latency = {name: float(np.median(seconds[name])) for name in seconds}
-    curves = {
-        kind: [(latency[name], float(rights[name][1].mean())) for name in theirs if name.startswith(kind)]
+    place = {name: (latency[name], float(rights[name][1].mean())) for name in ("parent", *theirs)}
+    curves = {  # each begins at the parent: nothing taken away
+        kind: [place["parent"], *(place[name] for name in theirs if name.startswith(kind))]
         for kind in sorted({name.rpartition(" ")[0] for name in theirs})
     }
     found = [accuracy for curve in curves.values() if (accuracy := at_latency(curve, latency[at_2x])) is not None]

@@ -48,12 +48,10 @@ def test_the_figures_of_the_issue(monkeypatch):
         "torch-pruning uniform 0.3": (5.8, 0.95),
         "torch-pruning uniform 0.5": (3.8, 0.93),
     }
-    result = bench.summary(
-        {name: parent * seconds / 10 for name, (seconds, _) in names.items()},
-        {name: rights(share) for name, (_, share) in names.items()},
-        ours=["halve 0.5", "halve 0.3"],
-        theirs=["torch-pruning uniform 0.3", "torch-pruning uniform 0.5"],
-    )
+    seconds = {name: parent * seconds / 10 for name, (seconds, _) in names.items()}
+    scored = {name: rights(share) for name, (_, share) in names.items()}
+    ours, theirs = ["halve 0.5", "halve 0.3"], ["torch-pruning uniform 0.3", "torch-pruning uniform 0.5"]
+    result = bench.summary(seconds, scored, ours=ours, theirs=theirs)
     figures = result.figures
     assert figures["drop_points_at_2x"].median == pytest.approx(0)
     assert figures["speedup_at_2x"].median == pytest.approx(10 / 4.8)
@@ -63,3 +61,7 @@ def test_the_figures_of_the_issue(monkeypatch):
     assert figures["minus_torch_pruning_points_at_equal_latency"] == pytest.approx(1.0)
     assert figures["sparsity_speedup_half"] == 1.0
     assert set(result.peers) == {"torch-pruning uniform 0.3", "torch-pruning uniform 0.5"}
+    # With its fast point alone, at 4.8 it lies between that, 3.8, and the parent, 10.
+    fewer = bench.summary(seconds, scored, ours=ours, theirs=theirs[1:]).figures
+    expected = 100 * (0.95 - (0.93 + 0.02 * (4.8 - 3.8) / (10 - 3.8)))
+    assert fewer["minus_torch_pruning_points_at_equal_latency"] == pytest.approx(expected)
