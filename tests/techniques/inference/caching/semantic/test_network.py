@@ -3,13 +3,7 @@ import pytest
 
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching.semantic import network as module
-from halve.techniques.inference.caching.semantic.network import (
-    NetworkRecipe,
-    PairNetwork,
-    fit_network,
-    mean_network,
-    raw_inputs,
-)
+from halve.techniques.inference.caching.semantic.network import NetworkRecipe, PairNetwork, fit_network, raw_inputs
 
 QUICK = NetworkRecipe(width=16, epochs=6, batch=64)
 
@@ -52,18 +46,6 @@ def test_a_column_that_never_varied_says_nothing_later_either():
     moved = features.copy()
     moved[:, 1] = 1e6
     assert network.logits(moved, ones, others).tolist() == network.logits(features, ones, others).tolist()
-
-
-def test_several_networks_become_one_that_says_their_mean():
-    features, ones, others, right = drawn()
-    parts = [slice(0, 500), slice(300, 800), slice(100, 700)]  # each standardizes in its own way
-    networks = [fit_network(features[at], ones[at], others[at], right[at], recipe=QUICK) for at in parts]
-    one = mean_network(networks)
-    assert one.hidden.shape == (14, 48)
-    features[:, 1] = 9.0  # never varied where they were fitted
-    wanted = np.mean([network.logits(features, ones, others) for network in networks], axis=0)
-    assert one.logits(features, ones, others) == pytest.approx(wanted, abs=1e-4)
-    assert np.std(wanted) > 0.5
 
 
 def test_gradients_are_those_of_the_loss():

@@ -52,7 +52,7 @@ def test_what_is_fitted_goes_by_the_number_of_labels(monkeypatch):
     whole = fitted(250)
     assert kinds(whole) == [LogisticModel, BoostedTrees, WordModel, PairNetwork]
     assert whole.scorer.dimension == 3
-    assert [len(member.models) for member in whole.scorer.members] == [3, 1, 1, 1]  # all but these become one
+    assert [len(member.models) for member in whole.scorer.members] == [3, 1, 1, 3]  # words and trees become one
     assert kinds(fitted(250, with_vectors=False)) == [LogisticModel, BoostedTrees, WordModel]
     assert kinds(fitted(250, with_terms=False)) == [LogisticModel, BoostedTrees, PairNetwork]
     assert kinds(fitted(250, ScorerRecipe(kind="logistic"))) == [LogisticModel]

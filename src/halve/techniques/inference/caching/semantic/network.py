@@ -1,6 +1,6 @@
 """A small network on two vectors that cannot tell which came first: fitted and read with numpy alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,6 @@ from halve.errors import InvalidParameterError
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
-
-UNITS_AT_ONCE = 128
-"""Hidden units of one product. OpenBLAS shares larger ones among threads even for the few rows of a look-up: a
-thousand times slower where another process has a core (12 ms for 4 rows and 384 units, measured, instead of 9 us)."""
 
 _FIRST_DECAY, _SECOND_DECAY, _STEADY = 0.9, 0.999, 1e-8
 _FIELDS = ("mean", "scale", "hidden", "hidden_bias", "out", "out_bias")
@@ -73,10 +69,8 @@ class PairNetwork:
             ones, others: float32 (n, d): vectors of the two texts.
         """
         inputs = (raw_inputs(features, ones, others) - self.mean) * self.scale
-        logits: Array = np.full(len(features), self.out_bias[0], dtype=np.float64)
-        for start in range(0, len(self.out), UNITS_AT_ONCE):
-            some = slice(start, start + UNITS_AT_ONCE)
-            logits += np.maximum(inputs @ self.hidden[:, some] + self.hidden_bias[some], 0) @ self.out[some]
+        hidden = np.maximum(inputs @ self.hidden + self.hidden_bias, 0)
+        logits: Array = (hidden @ self.out + self.out_bias[0]).astype(np.float64)
         return logits
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -100,32 +94,6 @@ class PairNetwork:
 def raw_inputs(features: Array, ones: Single, others: Single) -> Single:
     """Return (|u - v|, u * v, features), float32 (n, 2 d + f)."""
     return np.concatenate([np.abs(ones - others), ones * others, features.astype(np.float32)], axis=1)
-
-
-def mean_network(networks: Sequence[PairNetwork]) -> PairNetwork:
-    """Return the network whose log-odds are the mean of the networks': their units side by side, outputs divided.
-
-    Each standardizes in its own way, so that goes into the weights: ((x - m) s) W + b = x (s W) + b - (m s) W. Read in
-    a third of the time of three; equal but for the rounding of float32.
-
-    Args:
-        networks: At least one, all with the same inputs.
-    """
-    raised = [network.scale[:, None] * network.hidden for network in networks]
-    shifts = [
-        (network.mean.astype(np.float64) * network.scale) @ network.hidden.astype(np.float64) for network in networks
-    ]
-    inputs = len(networks[0].mean)
-    return PairNetwork(
-        mean=np.zeros(inputs, dtype=np.float32),
-        scale=np.ones(inputs, dtype=np.float32),
-        hidden=np.ascontiguousarray(np.concatenate(raised, axis=1)),
-        hidden_bias=np.concatenate(
-            [network.hidden_bias - shift for network, shift in zip(networks, shifts, strict=True)]
-        ).astype(np.float32),
-        out=(np.concatenate([network.out for network in networks]) / len(networks)).astype(np.float32),
-        out_bias=np.mean([network.out_bias for network in networks], axis=0, dtype=np.float32),
-    )
 
 
 def fit_network(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching.semantic.examples import Examples
 from halve.techniques.inference.caching.semantic.logistic import fit_logistic
-from halve.techniques.inference.caching.semantic.network import NetworkRecipe, PairNetwork, fit_network, mean_network
+from halve.techniques.inference.caching.semantic.network import NetworkRecipe, fit_network
 from halve.techniques.inference.caching.semantic.scorer import Member, Model, Scorer, model_logits
 from halve.techniques.inference.caching.semantic.trees import BoostedTrees, fit_trees, mean_forest
 from halve.techniques.inference.caching.semantic.words import WordModel, fit_words, mean_model
@@ -119,13 +119,11 @@ def fit_scorer(
 
 def _member(models: list[Model]) -> Member:
     """Return the models as one member: as one model where their mean is a model of the same kind."""
-    if words := [model for model in models if isinstance(model, WordModel)]:
+    words = [model for model in models if isinstance(model, WordModel)]
+    forests = [model for model in models if isinstance(model, BoostedTrees)]
+    if words:
         return Member(models=(mean_model(words),))
-    if forests := [model for model in models if isinstance(model, BoostedTrees)]:
-        return Member(models=(mean_forest(forests),))
-    if networks := [model for model in models if isinstance(model, PairNetwork)]:
-        return Member(models=(mean_network(networks),))
-    return Member(models=tuple(models))
+    return Member(models=(mean_forest(forests),) if forests else tuple(models))
 
 
 def _with_network(examples: Examples, recipe: ScorerRecipe) -> bool:
