@@ -37,9 +37,9 @@ _EXAMPLES = (
     "--tenant-header",
     default="authorization",
     show_default=True,
-    help="Requests share answers only if they have the same value there.",
+    help="Requests share answers only if they have the same value there, and go past the cache without one.",
 )
-@click.option("--shared", is_flag=True, help="All callers share answers, whoever they are.")
+@click.option("--shared", is_flag=True, help="All callers share answers, with or without a key.")
 @click.option(
     "--upstream-key",
     envvar="HALVE_UPSTREAM_KEY",
