@@ -1,12 +1,11 @@
 """`halve cache serve`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from halve.cli.options import Command, debug_option, json_option
+from halve.cli.options import Command, debug_option, json_option, say_ready, server_options
 
 _EXAMPLES = (
     "halve cache serve https://api.example.com/v1 --policy policy.json --cache answers.sqlite",
@@ -22,13 +21,6 @@ _EXAMPLES = (
     help="From `halve cache replay --policy`; without it only identical requests get a stored answer.",
 )
 @click.option("--encoder", help="Instead of the one the policy names: the same encoder at another place.")
-@click.option(
-    "--cache",
-    metavar="PATH|URL",
-    envvar="HALVE_CACHE_LOCATION",
-    show_envvar=True,
-    help="A SQLite file, or postgresql://...; a temporary file if not given.",
-)
 @click.option("--data-version", default="", help="Of what answers depend on; another version starts afresh.")
 @click.option("--ttl-seconds", type=float, help="An answer is good for so long; for ever if not given.")
 @click.option("--most-entries", type=int, help="So many answers are kept, those used last.")
@@ -46,16 +38,7 @@ _EXAMPLES = (
     show_envvar=True,
     help="Sent as a bearer token instead of what callers bring.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="HALVE_HOST", show_envvar=True)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=8000,
-    show_default=True,
-    envvar="HALVE_PORT",
-    show_envvar=True,
-    help="0 takes any free port.",
-)
+@server_options
 @json_option
 @debug_option
 def command(host: str, as_json: bool, shared: bool, tenant_header: str, **options: Any) -> None:
@@ -66,12 +49,12 @@ def command(host: str, as_json: bool, shared: bool, tenant_header: str, **option
     """
     from halve.assembly.chat_cache import serve_chat_cache
 
-    def ready(port: int) -> None:
-        url = f"http://{host}:{port}"
-        line = json.dumps({"schema": "halve.serve/1", "url": url, "port": port}) if as_json else f"serving {url}"
-        click.echo(line)
-
     try:
-        serve_chat_cache(host=host, tenant_header=None if shared else tenant_header, ready=ready, **options)
+        serve_chat_cache(
+            host=host,
+            tenant_header=None if shared else tenant_header,
+            ready=lambda bound: say_ready(host, bound, as_json=as_json),
+            **options,
+        )
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

@@ -18,8 +18,8 @@ class Settings:
     debug: bool = False
 
 
-class Command(click.Command):
-    """A command whose help ends with examples, printed line by line."""
+class _WithExamples(click.Command):
+    """Help that ends with examples, printed line by line."""
 
     def __init__(self, *args: Any, examples: tuple[str, str], **options: Any) -> None:
         super().__init__(*args, **options)
@@ -30,16 +30,12 @@ class Command(click.Command):
         formatter.write("\nExamples:\n" + "".join(f"  {example}\n" for example in self.examples))
 
 
-class Group(click.Group):
+class Command(_WithExamples):
+    """A command whose help ends with examples."""
+
+
+class Group(_WithExamples, click.Group):
     """A command of commands whose help ends with examples."""
-
-    def __init__(self, *args: Any, examples: tuple[str, str], **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.examples = examples
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples."""
-        formatter.write("\nExamples:\n" + "".join(f"  {example}\n" for example in self.examples))
 
 
 def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -84,6 +80,34 @@ def runs_option(function: F) -> F:
         show_envvar=True,
         help="Folder that holds all runs.",
     )(function)
+
+
+def server_options(function: F) -> F:
+    """Add --cache, --host and --port."""
+    port = click.option(
+        "--port",
+        type=click.IntRange(0, 65_535),
+        default=8000,
+        show_default=True,
+        envvar="HALVE_PORT",
+        show_envvar=True,
+        help="0 takes any free port.",
+    )
+    host = click.option("--host", default="127.0.0.1", show_default=True, envvar="HALVE_HOST", show_envvar=True)
+    cache = click.option(
+        "--cache",
+        metavar="PATH|URL",
+        envvar="HALVE_CACHE_LOCATION",
+        show_envvar=True,
+        help="Where a semantic cache lies: a SQLite file, or postgresql://...; a temporary file if not given.",
+    )
+    return cache(host(port(function)))
+
+
+def say_ready(host: str, port: int, *, as_json: bool) -> None:
+    """Print where a server takes requests."""
+    url = f"http://{host}:{port}"
+    click.echo(json.dumps({"schema": "halve.serve/1", "url": url, "port": port}) if as_json else f"serving {url}")
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -1,12 +1,11 @@
 """`halve serve`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from halve.cli.options import Command, debug_option, json_option
+from halve.cli.options import Command, debug_option, json_option, say_ready, server_options
 
 
 @click.command(
@@ -19,23 +18,7 @@ from halve.cli.options import Command, debug_option, json_option
     type=click.Path(path_type=Path),
     help="The halve.yaml of the run: needed only where a model of the stack is Python code.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="HALVE_HOST", show_envvar=True)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=8000,
-    show_default=True,
-    envvar="HALVE_PORT",
-    show_envvar=True,
-    help="0 takes any free port.",
-)
-@click.option(
-    "--cache",
-    metavar="PATH|URL",
-    envvar="HALVE_CACHE_LOCATION",
-    show_envvar=True,
-    help="Where a semantic cache lies: a SQLite file, or postgresql://...; a temporary file if not given.",
-)
+@server_options
 @click.option(
     "--shadow-share",
     type=float,
@@ -62,12 +45,15 @@ def command(
     share, at_most = watched["shadow_share"], watched["disagreement_at_most"]
     watch = None if share is None else ProductionWatch(share=share, disagreement_at_most=at_most)
 
-    def ready(bound_port: int) -> None:
-        url = f"http://{host}:{bound_port}"
-        line = json.dumps({"schema": "halve.serve/1", "url": url, "port": bound_port}) if as_json else f"serving {url}"
-        click.echo(line)
-
     try:
-        serve(stack, config=config, host=host, port=port, cache=cache, watch=watch, ready=ready)
+        serve(
+            stack,
+            config=config,
+            host=host,
+            port=port,
+            cache=cache,
+            watch=watch,
+            ready=lambda bound: say_ready(host, bound, as_json=as_json),
+        )
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

@@ -35,11 +35,9 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes | No
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def reply(
-    send: Send, status: int, body: bytes, *, content_type: bytes = JSON, headers: Headers | None = None
-) -> None:
+async def reply(send: Send, status: int, body: bytes, *, content_type: bytes = JSON) -> None:
     """Send a whole reply."""
-    sent = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or [])]
+    sent = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
     if status == 413:
         sent.append((b"connection", b"close"))  # the rest of the body is not read
     if status == 503:
