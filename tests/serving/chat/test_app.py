@@ -33,6 +33,22 @@ def read(response):
     return reader.completion()
 
 
+def two_at_once(one, behind, answer):
+    """Ask the same twice before the server behind answers the first; return the replies."""
+    may_go = threading.Event()
+
+    def slow(body):
+        may_go.wait(20)
+        return answer
+
+    behind.script = slow
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
+        until(lambda: len(one.memory.looked) == 2)
+        may_go.set()
+        return [future.result() for future in asked]
+
+
 def test_the_second_time_the_answer_comes_from_the_cache(front, behind):
     one = front()
     first = one.ask("hello you")
@@ -212,36 +228,14 @@ def test_errors_calls_of_tools_and_refusals_are_passed_on_and_never_stored(front
 
 
 def test_a_call_of_a_tool_is_not_shared_in_flight_either(front, behind):
-    may_go = threading.Event()
-
-    def slow(body):
-        may_go.wait(20)
-        return completion(None, tool_calls=[{"id": str(len(behind.asked))}])
-
-    behind.script = slow
-    one = front()
-    with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
-        until(lambda: len(one.memory.looked) == 2)
-        may_go.set()
-        assert [future.result().status_code for future in asked] == [200, 200]
+    replies = two_at_once(front(), behind, completion(None, tool_calls=[{"id": "1"}]))
+    assert [reply.status_code for reply in replies] == [200, 200]
     assert len(behind.asked) == 2
 
 
 def test_one_error_answers_all_that_waited_for_it(front, behind):
-    may_go = threading.Event()
-
-    def slow(body):
-        may_go.wait(20)
-        return 503, {"error": {"message": "busy"}}
-
-    behind.script = slow
-    one = front()
-    with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
-        until(lambda: len(one.memory.looked) == 2)
-        may_go.set()
-        replies = sorted((future.result() for future in asked), key=lambda reply: reply.headers["x-halve-cache"])
+    replies = two_at_once(front(), behind, (503, {"error": {"message": "busy"}}))
+    replies.sort(key=lambda reply: reply.headers["x-halve-cache"])
     assert [(reply.status_code, reply.headers["x-halve-cache"]) for reply in replies] == [
         (503, "merged"), (503, "miss"),
     ]  # fmt: skip
@@ -252,19 +246,8 @@ def test_one_error_answers_all_that_waited_for_it(front, behind):
 
 
 def test_what_is_wrong_with_one_request_is_not_said_of_another(front, behind):
-    may_go = threading.Event()
-
-    def slow(body):
-        may_go.wait(20)
-        return 401, {"error": {"message": "no such key"}}
-
-    behind.script = slow
-    one = front()
-    with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(one.ask, "same text") for _ in range(2)]
-        until(lambda: len(one.memory.looked) == 2)
-        may_go.set()
-        assert [future.result().status_code for future in asked] == [401, 401]
+    replies = two_at_once(front(), behind, (401, {"error": {"message": "no such key"}}))
+    assert [reply.status_code for reply in replies] == [401, 401]
     assert len(behind.asked) == 2
 
 
