@@ -29,7 +29,7 @@ def test_a_log_that_is_worth_it(halve_cli, folder):
     assert found["hits"] > 0
     assert found["usd_saved_per_1k_requests"] > 0
     policy = json.loads((folder / "policy.json").read_text())
-    assert (policy["schema"], policy["encoder"]["name"]) == ("halve.hit-policy/1", "encoder")
+    assert (policy["schema"], policy["encoder"]["name"]) == ("halve.hit-policy/2", "encoder")
     shown = halve_cli(["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8], cwd=folder)
     assert shown.stdout.startswith("semantic cache on log.jsonl: enable\n")
     assert all(len(line) <= 100 for line in shown.stdout.splitlines())

@@ -11,6 +11,7 @@ from halve.techniques.inference.caching.semantic.logistic import LogisticModel, 
 from halve.techniques.inference.caching.semantic.neighbour import Neighbour
 from halve.techniques.inference.caching.semantic.network import PairNetwork
 from halve.techniques.inference.caching.semantic.rarity import Rarity
+from halve.techniques.inference.caching.semantic.reach import Reach
 from halve.techniques.inference.caching.semantic.scorer import Member, Scorer
 
 QUESTION = "how do I turn off dark mode"
@@ -33,7 +34,7 @@ def linear(names, **weights):
 
 def of_vectors(dimension):
     """A scorer that needs vectors: its log-odds are the sum of u * v."""
-    inputs = 2 * dimension + len(PAIR_NAMES)
+    inputs = 3 * dimension + len(PAIR_NAMES)
     hidden = np.zeros((inputs, 1), np.float32)
     hidden[dimension : 2 * dimension] = 1
     network = PairNetwork(
@@ -159,9 +160,9 @@ def test_only_vectors_that_are_read_are_needed():
     assessor = Assessor(vetoes=(), pair_scorer=of_vectors(2), candidates=2)
     assert assessor.vectors_needed(NEIGHBOURS) == 2
     assert assessor.assess([replace(whole, vectors=vectors[:2])]) == assessor.assess([whole])
-    far = replace(assessor, least_cosine=1.0)
-    assert far.vectors_needed(NEIGHBOURS) == 0
-    assert far.assess([replace(whole, vectors=vectors[:0])])[0].candidate is None
+    far = replace(assessor, reach=Reach(levels=(0.0, 0.5), cosines=(0.0, 1.0)))
+    assert (far.vectors_needed(NEIGHBOURS, at_least=0.5), far.vectors_needed(NEIGHBOURS, at_least=0.4)) == (0, 2)
+    assert far.assess([replace(whole, vectors=vectors[:0])], at_least=0.5)[0].candidate is None
     assert (Assessor().vectors_needed(NEIGHBOURS), assessor.vectors_needed(())) == (0, 0)
 
 
@@ -184,21 +185,54 @@ def test_bad_input():
         Assessor(vetoes=("colour",))
     with pytest.raises(InvalidParameterError, match="candidates must be at least 1"):
         Assessor(candidates=0)
+    with pytest.raises(InvalidParameterError, match=r"most_behind must be in \[0, 2\]"):
+        Assessor(most_behind=2.5)
     with pytest.raises(InvalidParameterError, match="lookup_scorer must be given with a pair scorer"):
         Assessor(lookup_scorer=linear(NAMES))
 
 
 def test_a_look_up_that_is_too_far_from_everything_is_a_miss_without_evidence():
     near, far = Lookup(text=QUESTION, neighbours=NEIGHBOURS), Lookup(text=QUESTION, neighbours=NEIGHBOURS[2:])
-    assessor = Assessor(least_cosine=0.85)
-    assert len(assessor.rows([near, far]).examples) == 3
-    found = assessor.assess([near, far])
+    assessor = Assessor(reach=Reach(levels=(0.0, 0.5), cosines=(-1.0, 0.85)))
+    assert len(assessor.rows([near, far], at_least=0.5).examples) == 3
+    assert len(assessor.rows([near, far]).examples) == 4
+    found = assessor.assess([near, far], at_least=0.5)
     assert found[0] == Assessor().assess([near])[0]
     assert (found[1].candidate, found[1].probability) == (None, 0.0)
     again = Assessor.from_document(json.loads(json.dumps(assessor.to_document())))
-    assert again.least_cosine == 0.85
+    assert again.reach == assessor.reach
 
 
-def test_the_least_cosine_is_a_cosine():
-    with pytest.raises(InvalidParameterError, match=r"least_cosine must be in \[-1, 1\]. Got 1.5"):
-        Assessor(least_cosine=1.5)
+def test_neighbours_far_behind_the_nearest_are_not_scored():
+    lookup = Lookup(text=QUESTION, neighbours=NEIGHBOURS)  # cosines 0.95, 0.9 and 0.8
+    for most_behind, scored in ((0.0, 1), (0.051, 2), (0.149, 2), (0.151, 3), (2.0, 3)):
+        assessor = Assessor(vetoes=(), pair_scorer=linear(PAIR_NAMES, cosine=-1), most_behind=most_behind)
+        assert len(assessor.rows([lookup]).examples) == scored
+        assert assessor.assess([lookup])[0].candidate == scored - 1
+        assert Assessor.from_document(assessor.to_document()).most_behind == most_behind
+
+
+def test_some_pairs_of_look_ups_are_those_look_ups_with_fewer_pairs():
+    lookups = [Lookup(text=text, neighbours=NEIGHBOURS) for text in (QUESTION, "", "what is dark mode")]
+    fewer = [replace(lookup, neighbours=lookup.neighbours[:2]) for lookup in lookups]
+    rows, expected = Assessor().rows(lookups), Assessor().rows(fewer)
+    found = rows.kept(np.array([True, True, False] * 3))
+    assert found.starts.tolist() == expected.starts.tolist()
+    assert found.examples.features.tolist() == expected.examples.features.tolist()
+    assert (found.answers, found.vetoes) == (expected.answers, expected.vetoes)
+    assert found.same_words.tolist() == expected.same_words.tolist()
+
+
+@pytest.mark.parametrize("at_least", [0.1, 0.5, 0.6, 0.9, 1.0])
+def test_what_is_left_out_changes_nothing_at_the_threshold(at_least):
+    assessor = Assessor(vetoes=(), reach=Reach(levels=(0.0, 0.4, 0.8), cosines=(0.3, 0.6, 0.92)))
+    lookups = [
+        Lookup(text=text, neighbours=(Neighbour(entry=1, text="what is dark mode", answer="a", cosine=cosine),))
+        for text in (QUESTION, "what is dark mode")
+        for cosine in (0.2, 0.35, 0.7, 0.91, 0.93, 1.0)
+    ]
+    whole, some = assessor.assess(lookups), assessor.assess(lookups, at_least=at_least)
+    for all_of_it, part in zip(whole, some, strict=True):
+        assert (all_of_it.probability >= at_least) == (part.probability >= at_least)
+        if part.probability >= at_least:
+            assert part == all_of_it

@@ -153,6 +153,8 @@ def test_what_is_farther_than_nearly_all_right_ones_is_not_looked_into():
     lessons = world(1500, seed=3)
     assessor = fit_assessor(lessons, recipe=QUICK)
     nearest = [one.lookup.neighbours[0].cosine for one in lessons]
-    assert min(nearest) < assessor.least_cosine < np.median(nearest)
+    assert min(nearest) < assessor.reach.least_cosine(0.5) < np.median(nearest)
     few = fit_assessor(world(150, seed=4), recipe=QUICK)
-    assert few.least_cosine == -1.0, "too few right ones to say how far they may be"
+    assert few.reach.least_cosine(1.0) == -1.0, "too few right ones to say how far they may be"
+    assert few.most_behind == 2.0
+    assert 0 <= assessor.most_behind < 2.0

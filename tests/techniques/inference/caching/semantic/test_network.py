@@ -83,7 +83,7 @@ def test_dropout_keeps_the_expected_input():
 
 def test_inputs_by_hand():
     found = raw_inputs(np.array([[7.0]]), np.array([[1, 2]], np.float32), np.array([[3, -1]], np.float32))
-    assert found.tolist() == [[2, 3, 3, -2, 7]]
+    assert found.tolist() == [[2, 3, 3, -2, 4, 1, 7]]
 
 
 def test_arrays_and_back():

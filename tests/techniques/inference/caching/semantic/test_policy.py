@@ -85,7 +85,7 @@ def test_a_policy_is_a_readable_file():
     )
     document = json.loads(json.dumps(policy.to_document()))
     again = HitPolicy.from_document(document)
-    assert document["schema"] == "halve.hit-policy/1"
+    assert document["schema"] == "halve.hit-policy/2"
     assert document["promise"]["right_hits"] == 99
     assert again.to_document() == document
     assert again.promise == policy.promise
@@ -102,10 +102,10 @@ def test_a_promise_without_a_threshold_has_no_hits():
 @pytest.mark.parametrize(
     ("document", "match"),
     [
-        ([], "schema must be 'halve.hit-policy/1'. Got 'list'"),
-        ({}, "schema must be 'halve.hit-policy/1'. Got None"),
-        (default_policy().to_document() | {"schema": "halve.hit-policy/2"}, "Got 'halve.hit-policy/2'"),
-        ({"schema": "halve.hit-policy/1"}, "a whole policy document"),
+        ([], "schema must be 'halve.hit-policy/2'. Got 'list'"),
+        ({}, "schema must be 'halve.hit-policy/2'. Got None"),
+        (default_policy().to_document() | {"schema": "halve.hit-policy/1"}, "Got 'halve.hit-policy/1'"),
+        ({"schema": "halve.hit-policy/2"}, "a whole policy document"),
         (default_policy().to_document() | {"assessor": None}, "a whole policy document"),
         (default_policy().to_document() | {"promise": {}}, "a whole policy document"),
         (default_policy().to_document() | {"threshold": 0}, "threshold must be above 0"),

@@ -58,7 +58,7 @@ def test_a_document_gives_it_back_bit_for_bit(whole):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"schema": "halve.scorer/2"}, r"schema must be 'halve.scorer/1'. Got 'halve.scorer/2'"),
+        ({"schema": "halve.scorer/9"}, r"schema must be 'halve.scorer/2'. Got 'halve.scorer/9'"),
         ({"names": ["cosine"]}, "The scorer was fitted with other evidence"),
         ({"members": []}, "weights must be of shape"),
         ({"members": [{"kind": "logistic", "models": []}] * 4}, "members must be at least one, none empty"),

@@ -22,6 +22,7 @@ from halve.techniques.inference.caching.semantic.logistic import probabilities
 from halve.techniques.inference.caching.semantic.neighbour import Neighbour
 from halve.techniques.inference.caching.semantic.packing import packed, unpacked
 from halve.techniques.inference.caching.semantic.rarity import Rarity
+from halve.techniques.inference.caching.semantic.reach import Reach
 from halve.techniques.inference.caching.semantic.scorer import Scorer
 from halve.techniques.inference.caching.semantic.terms import pair_terms
 from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES, checked_vetoes, first_veto
@@ -70,6 +71,21 @@ class PairRows:
     vetoes: tuple[str, ...]
     same_words: NDArray[np.bool_]
 
+    def kept(self, rows: NDArray[np.bool_]) -> "PairRows":
+        """Return the same look-ups with some of their pairs.
+
+        Args:
+            rows: bool (rows,).
+        """
+        chosen = np.flatnonzero(rows).tolist()
+        return PairRows(
+            starts=np.concatenate([[0], np.cumsum(rows)])[self.starts].astype(np.int64),
+            examples=self.examples.kept(rows),
+            answers=tuple(self.answers[row] for row in chosen),
+            vetoes=tuple(self.vetoes[row] for row in chosen),
+            same_words=self.same_words[rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assessor:
@@ -81,7 +97,8 @@ class Assessor:
         lookup_scorer: P(the candidate's answer is right) from NAMES; without it the pair's probability stands.
         rarity: Weight of words in the evidence.
         candidates: Nearest neighbours whose pairs are scored, >= 1.
-        least_cosine: A look-up whose nearest neighbour is farther is a miss, and costs no evidence; in [-1, 1].
+        most_behind: Of those, the ones whose cosine is at most so far behind the nearest one's, in [0, 2].
+        reach: How sure a look-up can be, by its nearest cosine.
 
     Raises:
         InvalidParameterError: If a veto is unknown, a number is out of range, or a scorer has other columns.
@@ -92,14 +109,15 @@ class Assessor:
     lookup_scorer: Scorer | None = None
     rarity: Rarity = field(default_factory=Rarity)
     candidates: int = CANDIDATES
-    least_cosine: float = -1.0
+    most_behind: float = 2.0
+    reach: Reach = field(default_factory=Reach)
 
     def __post_init__(self) -> None:
         checked_vetoes(self.vetoes)
-        if not -1 <= self.least_cosine <= 1:
-            raise InvalidParameterError("least_cosine", rule="in [-1, 1]", value=self.least_cosine)
         if self.candidates < 1:
             raise InvalidParameterError("candidates", rule="at least 1", value=self.candidates)
+        if not 0 <= self.most_behind <= 2:
+            raise InvalidParameterError("most_behind", rule="in [0, 2]", value=self.most_behind)
         if self.lookup_scorer is not None and self.pair_scorer is None:
             raise InvalidParameterError("lookup_scorer", rule="given with a pair scorer only", value="one without")
 
@@ -108,26 +126,38 @@ class Assessor:
         """Whether probabilities are learned; otherwise they are cosines."""
         return self.pair_scorer is not None
 
-    def assess(self, lookups: Sequence[Lookup]) -> list[Assessment]:
-        """Return what is said of each look-up; none changes what is said of another."""
-        rows = self.rows(lookups)
+    def assess(self, lookups: Sequence[Lookup], *, at_least: float = 0.0) -> list[Assessment]:
+        """Return what is said of each look-up; none changes what is said of another.
+
+        Args:
+            lookups: Any number.
+            at_least: What probability matters: look-ups that cannot reach it cost no evidence and have no candidate.
+        """
+        rows = self.rows(lookups, at_least=at_least)
         logits = self.pair_logits(rows)
         chosen = [self.choose(rows, logits, number) for number in range(len(lookups))]
         if self.pair_scorer is None:
-            found = np.clip(rows.examples.features[:, 0], 0.0, 1.0)
-            sure = [0.0 if place is None else float(found[rows.starts[at] + place]) for at, place in enumerate(chosen)]
+            cosines = np.clip(rows.examples.features[:, 0], 0.0, 1.0)
+            sure = [
+                0.0 if place is None else float(cosines[rows.starts[at] + place]) for at, place in enumerate(chosen)
+            ]
         else:
             sure = self._probabilities(lookups, rows, logits, chosen)
-        return [self._assessment(rows, logits, at, chosen[at], sure[at]) for at in range(len(lookups))]
+        found = []
+        for at, lookup in enumerate(lookups):
+            most = self.reach.most(lookup.neighbours[0].cosine) if lookup.neighbours else 0.0
+            found.append(self._assessment(rows, logits, at, chosen[at], sure[at], most=most))
+        return found
 
-    def rows(self, lookups: Sequence[Lookup], *, for_fitting: bool = False) -> PairRows:
+    def rows(self, lookups: Sequence[Lookup], *, for_fitting: bool = False, at_least: float = 0.0) -> PairRows:
         """Return the pairs of question and neighbour that are to be scored.
 
         Args:
             lookups: Whose pairs.
             for_fitting: Whether to gather vectors and terms although no scorer asks for them.
+            at_least: As in `assess`.
         """
-        kept = [lookup.neighbours[: self._asked_about(lookup.neighbours)] for lookup in lookups]
+        kept = [lookup.neighbours[: self._asked_about(lookup.neighbours, at_least)] for lookup in lookups]
         pairs = [(lookup.text, near) for lookup, nearest in zip(lookups, kept, strict=True) for near in nearest]
         texts, stored = [text for text, _ in pairs], [near.text for _, near in pairs]
         features = pair_evidence(texts, stored, cosines=[near.cosine for _, near in pairs], rarity=self.rarity)
@@ -150,15 +180,17 @@ class Assessor:
             same_words=np.array(same, dtype=np.bool_),
         )
 
-    def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
-        """Return of how many of the first neighbours the vectors are read, >= 0."""
+    def vectors_needed(self, neighbours: Sequence[Neighbour], *, at_least: float = 0.0) -> int:
+        """Return of how many of the first neighbours the vectors are read by `assess`, >= 0."""
         reads = self.pair_scorer is not None and self.pair_scorer.dimension > 0
-        return self._asked_about(neighbours) if reads else 0
+        return self._asked_about(neighbours, at_least) if reads else 0
 
-    def _asked_about(self, neighbours: Sequence[Neighbour]) -> int:
+    def _asked_about(self, neighbours: Sequence[Neighbour], at_least: float) -> int:
         """Return how many neighbours are scored."""
-        near = bool(neighbours) and neighbours[0].cosine >= self.least_cosine
-        return min(self.candidates, len(neighbours)) if near else 0
+        if not neighbours or neighbours[0].cosine < self.reach.least_cosine(at_least):
+            return 0
+        nearest = neighbours[0].cosine
+        return sum(nearest - neighbour.cosine <= self.most_behind for neighbour in neighbours[: self.candidates])
 
     def pair_logits(self, rows: PairRows) -> Array:
         """Return what orders the pairs: the scorer's log-odds, or cosines without a scorer."""
@@ -216,21 +248,25 @@ class Assessor:
         listed: list[float] = sure.tolist()
         return listed
 
-    def _assessment(self, rows: PairRows, logits: Array, at: int, candidate: int | None, sure: float) -> Assessment:
+    def _assessment(
+        self, rows: PairRows, logits: Array, at: int, candidate: int | None, sure: float, *, most: float
+    ) -> Assessment:
         start, end = int(rows.starts[at]), int(rows.starts[at + 1])
         best = start + int(np.argmax(logits[start:end])) if end > start else None
         veto = rows.vetoes[best] if best is not None else ""
         if candidate is None:
             return Assessment(candidate=None, probability=0.0, veto=veto)
         same = bool(rows.same_words[start + candidate])
-        return Assessment(candidate=candidate, probability=1.0 if same else sure, veto=veto, same_words=same)
+        probability = min(1.0 if same else sure, most)
+        return Assessment(candidate=candidate, probability=probability, veto=veto, same_words=same)
 
     def to_document(self) -> dict[str, Any]:
         """Return everything as plain JSON-able values; `from_document` is the way back, bit for bit."""
         return {
             "vetoes": list(self.vetoes),
             "candidates": self.candidates,
-            "least_cosine": self.least_cosine,
+            "most_behind": self.most_behind,
+            "reach": self.reach.to_document(),
             "pair_scorer": None if self.pair_scorer is None else self.pair_scorer.to_document(),
             "lookup_scorer": None if self.lookup_scorer is None else self.lookup_scorer.to_document(),
             "rarity": None if self.rarity.weights is None else packed(self.rarity.weights),
@@ -248,7 +284,8 @@ class Assessor:
         return cls(
             vetoes=tuple(document["vetoes"]),
             candidates=int(document["candidates"]),
-            least_cosine=float(document["least_cosine"]),
+            most_behind=float(document["most_behind"]),
+            reach=Reach.from_document(document["reach"]),
             pair_scorer=None if pair is None else Scorer.from_document(pair, names=PAIR_NAMES),
             lookup_scorer=None if lookup is None else Scorer.from_document(lookup, names=NAMES),
             rarity=Rarity(None if rarity is None else unpacked(rarity)),

@@ -15,8 +15,10 @@ from halve.techniques.inference.caching.semantic.assessment import (
 )
 from halve.techniques.inference.caching.semantic.evidence import PAIR_NAMES, Lookup, Vectors, pair_evidence
 from halve.techniques.inference.caching.semantic.examples import Examples
+from halve.techniques.inference.caching.semantic.logistic import probabilities
 from halve.techniques.inference.caching.semantic.policy import HitPolicy, Promise
 from halve.techniques.inference.caching.semantic.rarity import Rarity
+from halve.techniques.inference.caching.semantic.reach import FARTHEST_SHARE, Reach
 from halve.techniques.inference.caching.semantic.scorer import Scorer
 from halve.techniques.inference.caching.semantic.terms import pair_terms
 from halve.techniques.inference.caching.semantic.thresholds import ThresholdChoice, choose_threshold
@@ -24,9 +26,6 @@ from halve.techniques.inference.caching.semantic.training import ScorerRecipe, f
 from halve.techniques.inference.caching.semantic.vetoes import DEFAULT_VETOES
 
 Array = NDArray[np.float64]
-
-FARTHEST_SHARE = 0.01
-"""Of right candidates: so few have a nearest neighbour farther away than look-ups that are not looked into."""
 
 FEWEST_LOOKUPS = 200
 """Look-ups with a candidate below which only pairs are scored: the neighbours around are then no evidence."""
@@ -155,9 +154,10 @@ def fit_assessor(
     """Return vetoes and scorers fitted to labelled look-ups and pairs.
 
     Every question and each of its first neighbours make a pair; these and `pairs` teach the pair scorer. What it says
-    of pairs it was not fitted on chooses a candidate in each look-up; the candidates and their surroundings teach the
-    scorer of look-ups, if there are 200 or more. With as many right ones, look-ups farther away than nearly all of
-    them are misses from then on, which costs one right candidate in a hundred and saves the evidence of the others.
+    of pairs it was not fitted on shows how far behind the nearest neighbour right ones lie, and chooses a candidate in
+    each look-up; the candidates and their surroundings teach the scorer of look-ups, if there are 200 or more. What is
+    said of right ones by scorers that have not seen them limits how sure a look-up can be by its nearest cosine, see
+    `Reach`. Both limits cost one right hit in 500 each, and save the evidence of most misses and of far neighbours.
 
     Args:
         lookups, pairs: Examples, at least 20 pairs in all.
@@ -175,18 +175,46 @@ def fit_assessor(
     plain = Assessor(vetoes=tuple(vetoes), rarity=rarity, candidates=candidates)
     rows = plain.rows(questions, for_fitting=True)
     pair_scorer, left_out = _fit_pairs(lookups, rows, pairs, rarity, recipe)
-    scored = replace(plain, pair_scorer=pair_scorer)
+    behind = _cosines_behind(rows)
+    most_behind = _most_behind(behind, _right_pairs(lookups, rows) & (left_out >= 0))
+    scored = replace(plain, pair_scorer=pair_scorer, most_behind=most_behind)
+    rows, left_out = rows.kept(behind <= most_behind), left_out[behind <= most_behind]
     chosen = [scored.choose(rows, left_out, number) for number in range(len(questions))]
     asked, features = scored.lookup_features(questions, rows, left_out, chosen)
     right = np.array([lookups[at].is_right(chosen[at]) for at in asked.tolist()], dtype=np.bool_)
-    lookup_scorer = None
+    lookup_scorer, sure = None, probabilities(_of_chosen(rows, left_out, chosen))
     if len(asked) >= FEWEST_LOOKUPS and 0 < int(right.sum()) < len(right):
         keys = _numbered([lookups[at].fold_key for at in asked.tolist()])
-        examples = Examples(features=features)
-        lookup_scorer = fit_scorer(examples, right, names=NAMES, groups=keys, recipe=recipe).scorer
-    nearest = [lookups[at].lookup.neighbours[0].cosine for at in asked[right].tolist()]
-    floor = float(np.quantile(nearest, FARTHEST_SHARE)) if len(nearest) >= FEWEST_LOOKUPS else -1.0
-    return replace(scored, lookup_scorer=lookup_scorer, least_cosine=max(-1.0, min(floor, 1.0)))
+        fitted = fit_scorer(Examples(features=features), right, names=NAMES, groups=keys, recipe=recipe)
+        lookup_scorer, sure = fitted.scorer, probabilities(fitted.left_out_logits)
+    nearest = np.array([lookups[at].lookup.neighbours[0].cosine for at in asked.tolist()])
+    return replace(scored, lookup_scorer=lookup_scorer, reach=Reach.of(nearest[right], sure[right]))
+
+
+def _right_pairs(lookups: Sequence[LabelledLookup], rows: PairRows) -> NDArray[np.bool_]:
+    counts = np.diff(rows.starts).tolist()
+    right = [one.is_right(place) for one, count in zip(lookups, counts, strict=True) for place in range(count)]
+    return np.array(right, dtype=np.bool_)
+
+
+def _cosines_behind(rows: PairRows) -> Array:
+    """Return for each pair how far its cosine is behind that of the nearest neighbour, >= 0."""
+    cosines, counts = rows.examples.features[:, PAIR_NAMES.index("cosine")], np.diff(rows.starts)
+    nearest = cosines[rows.starts[:-1][counts > 0]]
+    return np.repeat(nearest, counts[counts > 0]) - cosines
+
+
+def _most_behind(behind: Array, found: NDArray[np.bool_]) -> float:
+    """Return how far behind the nearest neighbour nearly all pairs are that were rightly found likely."""
+    if found.sum() < FEWEST_LOOKUPS:
+        return 2.0
+    return float(np.clip(np.quantile(behind[found], 1 - FARTHEST_SHARE), 0, 2))
+
+
+def _of_chosen(rows: PairRows, logits: Array, chosen: Sequence[int | None]) -> Array:
+    """Return the log-odds of each look-up's candidate, of those that have one."""
+    places = [rows.starts[at] + place for at, place in enumerate(chosen) if place is not None]
+    return logits[np.array(places, dtype=np.int64)]
 
 
 def _fit_pairs(
@@ -198,11 +226,8 @@ def _fit_pairs(
 ) -> tuple[Scorer, Array]:
     """Return the pair scorer, and what it says of the look-ups' pairs where it was not fitted on them."""
     counts = np.diff(rows.starts).tolist()
-    right = [
-        labelled.is_right(place) for labelled, count in zip(lookups, counts, strict=True) for place in range(count)
-    ]
     keys = [labelled.fold_key for labelled, count in zip(lookups, counts, strict=True) for _ in range(count)]
-    examples, labels = rows.examples, np.array(right, dtype=np.bool_)
+    examples, labels = rows.examples, _right_pairs(lookups, rows)
     if pairs is not None:
         if pairs.groups and len(pairs.groups) != len(pairs.right):
             raise InvalidParameterError("groups", rule=f"as many as pairs, {len(pairs.right)}", value=len(pairs.groups))

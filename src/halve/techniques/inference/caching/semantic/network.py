@@ -42,9 +42,10 @@ class NetworkRecipe:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairNetwork:
-    """Log-odds w . relu(W z + b) + c of z = (|u - v|, u * v, features), each column standardized.
+    """Log-odds w . relu(W z + b) + c of z = (|u - v|, u * v, u + v, features), each column standardized.
 
-    Both combinations of the vectors u and v are the same whichever comes first.
+    Every combination of the vectors u and v is the same whichever comes first. The first two say how the texts differ,
+    the sum what they are about: some topics hold more paraphrases than others.
 
     Args:
         mean, scale: float32 (inputs,): z is (raw - mean) * scale; scale 0 leaves out a column that never varied.
@@ -92,8 +93,8 @@ class PairNetwork:
 
 
 def raw_inputs(features: Array, ones: Single, others: Single) -> Single:
-    """Return (|u - v|, u * v, features), float32 (n, 2 d + f)."""
-    return np.concatenate([np.abs(ones - others), ones * others, features.astype(np.float32)], axis=1)
+    """Return (|u - v|, u * v, u + v, features), float32 (n, 3 d + f)."""
+    return np.concatenate([np.abs(ones - others), ones * others, ones + others, features.astype(np.float32)], axis=1)
 
 
 def fit_network(

@@ -11,7 +11,7 @@ from halve.techniques.inference.caching.semantic.neighbour import Decision, Neig
 from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
 from halve.techniques.inference.caching.semantic.thresholds import ThresholdChoice
 
-SCHEMA = "halve.hit-policy/1"
+SCHEMA = "halve.hit-policy/2"
 
 UNPROVEN_COSINE = 0.95
 """Threshold of the default policy. Conservative with all-MiniLM-L6-v2; another encoder may need another."""
@@ -75,7 +75,7 @@ class HitPolicy:
 
     def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
         """Return of how many of the first neighbours `decide` reads the vectors."""
-        return self.assessor.vectors_needed(neighbours)
+        return self.assessor.vectors_needed(neighbours, at_least=self._lowest_threshold)
 
     def decide(
         self,
@@ -99,7 +99,7 @@ class HitPolicy:
         if not neighbours:
             return Decision(hit=False, entry=None, probability=0.0, reason="nothing stored is near")
         lookup = Lookup(text=text, neighbours=tuple(neighbours), vector=vector, vectors=vectors)
-        return self.judged(lookup, self.assessor.assess([lookup])[0])
+        return self.judged(lookup, self.assessor.assess([lookup], at_least=self._lowest_threshold)[0])
 
     def same_words(self, text: str, neighbours: Sequence[Neighbour], *, vector: Vectors, vectors: Vectors) -> Decision:
         """Return whether a question has the very words of another that has no answer yet: all that can be said of it.
@@ -118,20 +118,19 @@ class HitPolicy:
 
     def decide_many(self, lookups: Sequence[Lookup]) -> list[Decision]:
         """Return the decisions on many look-ups, each as `decide` alone, in less time each."""
-        return [
-            self.judged(lookup, found) for lookup, found in zip(lookups, self.assessor.assess(lookups), strict=True)
-        ]
+        assessments = self.assessor.assess(lookups, at_least=self._lowest_threshold)
+        return [self.judged(lookup, found) for lookup, found in zip(lookups, assessments, strict=True)]
 
     def judged(self, lookup: Lookup, assessment: Assessment) -> Decision:
         """Return the decision that an assessment leads to."""
+        if self.threshold > 1:
+            reason = "the cache is not enabled: no threshold keeps the promise"
+            return Decision(hit=False, entry=None, probability=assessment.probability, reason=reason)
         if assessment.candidate is None:
             reason = f"veto: {assessment.veto}" if assessment.veto else "nothing stored is near"
             return Decision(hit=False, entry=None, probability=0.0, reason=reason)
         chosen = lookup.neighbours[assessment.candidate]
         threshold = self._threshold(chosen)
-        if threshold > 1:
-            reason = "the cache is not enabled: no threshold keeps the promise"
-            return Decision(hit=False, entry=None, probability=assessment.probability, reason=reason)
         hit = assessment.probability >= threshold
         said = "probability" if self.assessor.has_scorer else "unproven: cosine"
         relation = "at least" if hit else "below"
@@ -155,8 +154,13 @@ class HitPolicy:
         if self.pooled is not None:
             self.pooled.observe(cluster=chosen.answer, entry=chosen.entry, probability=probability, right=right)
 
+    @property
+    def _lowest_threshold(self) -> float:
+        """What no look-up is served below."""
+        return self.threshold if self.pooled is None else 0.0
+
     def _threshold(self, chosen: Neighbour) -> float:
-        if self.pooled is None or self.threshold > 1:
+        if self.pooled is None:
             return self.threshold
         return self.pooled.threshold(cluster=chosen.answer, entry=chosen.entry)
 

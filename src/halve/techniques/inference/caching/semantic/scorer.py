@@ -18,7 +18,7 @@ from halve.techniques.inference.caching.semantic.words import WordModel
 Array = NDArray[np.float64]
 Model = LogisticModel | WordModel | BoostedTrees | PairNetwork
 
-SCHEMA = "halve.scorer/1"
+SCHEMA = "halve.scorer/2"
 _KINDS: dict[type[Model], str] = {
     LogisticModel: "logistic",
     WordModel: "words",
