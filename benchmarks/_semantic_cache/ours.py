@@ -105,7 +105,7 @@ def source_hash() -> str:
 
 DECIDING = (
     "assessment", "differences", "evidence", "examples", "fitting", "lexicon", "logistic", "network", "neighbour",
-    "policy", "rarity", "scorer", "terms", "thresholds", "training", "trees", "vetoes", "wording", "words",
+    "policy", "rarity", "reach", "scorer", "terms", "thresholds", "training", "trees", "vetoes", "wording", "words",
 )  # fmt: skip
 """Files of the technique that fit and decide."""
 
