@@ -76,6 +76,10 @@ def _document(verdict: "CacheVerdict") -> dict[str, Any]:
         "encode_seconds_each": verdict.encode_seconds_each,
         "usd_per_encoding": verdict.usd_per_encoding,
         "usd_saved_per_1k_requests": verdict.usd_saved_per_1k_requests,
+        "filling": [
+            {"below": level.below, "threshold": level.threshold if level.threshold < 1 else None}
+            for level in found.policy.filling
+        ],
         "curve": [
             {
                 "threshold": point.threshold,
@@ -117,6 +121,7 @@ def _lines(verdict: "CacheVerdict") -> Iterator[str]:
             f"  {point.threshold:>9.3f}  {format_percent(point.hit_rate):>7}  {format_percent(point.precision):>7}"
             f"  {format_percent(point.precision_low):>11}"
         )
+    yield from _filling(verdict)
     if found.mistakes:
         yield ""
         yield "  surest mistakes, to read:" if found.hits else "  what would have been served wrongly first:"
@@ -125,6 +130,18 @@ def _lines(verdict: "CacheVerdict") -> Iterator[str]:
         yield f"         {_cut(one.stored)}"
     if verdict.policy_path is not None:
         yield f"  policy written to {verdict.policy_path}"
+
+
+def _filling(verdict: "CacheVerdict") -> Iterator[str]:
+    policy = verdict.replay.policy
+    if not policy.filling:
+        return
+    yield ""
+    yield "  questions stored  threshold of a young cache, proved alike"
+    for level in policy.filling:
+        said = f"{level.threshold:.3f}" if level.threshold < 1 else "the same words only"
+        yield f"  {f'under {level.below:,}':>16}  {said}"
+    yield f"  {f'from {policy.most_held:,}':>16}  {policy.threshold:.3f}"
 
 
 def _shown(verdict: "CacheVerdict") -> list[Any]:

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.among import first_of_each, lookups_among, lookups_in_time
+from halve.techniques.inference.caching.semantic.among import (
+    earlier_in_partition,
+    first_of_each,
+    lookups_among,
+    lookups_in_time,
+    lookups_in_window,
+)
 
 
 def unit(rows):
@@ -69,6 +75,35 @@ def test_in_time_only_earlier_texts_of_the_partition_are_seen(n, homes, seed):
         allowed = [other for other in range(row) if partitions[other] == partitions[row]]
         assert {near.entry for near in lookup.neighbours} <= set(allowed)
         assert len(lookup.neighbours) == min(5, len(allowed))
+
+
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 50), st.integers(1, 9), st.integers(0, 2**16))
+def test_a_window_is_the_latest_of_the_partition(n, homes, stored, count, seed):
+    random = np.random.default_rng(seed)
+    vectors, texts = unit(random.normal(size=(n, 4))), [f"text {number}" for number in range(n)]
+    partitions = [str(home) for home in random.integers(homes, size=n)]
+    earlier = earlier_in_partition(partitions)
+    places = np.flatnonzero(random.random(n) < 0.7)
+    found = lookups_in_window(texts, vectors, texts, partitions, places=places, stored=stored, count=count)
+    for place, lookup in zip(places.tolist(), found, strict=True):
+        before = [other for other in range(place) if partitions[other] == partitions[place]]
+        assert earlier[place] == len(before)
+        inside = before[-stored:]
+        expected = sorted((float(vectors[other] @ vectors[place]) for other in inside), reverse=True)[:count]
+        assert {near.entry for near in lookup.neighbours} <= set(inside)
+        assert [near.cosine for near in lookup.neighbours] == pytest.approx(expected, abs=1e-6)
+        assert (lookup.text, lookup.vectors.shape) == (texts[place], (len(expected), 4))
+
+
+def test_a_window_as_long_as_the_log_is_the_log():
+    random = np.random.default_rng(0)
+    vectors, texts = unit(random.normal(size=(2500, 4))), [f"text {number}" for number in range(2500)]
+    partitions = [str(home) for home in random.integers(2, size=2500)]
+    whole = lookups_in_time(texts, vectors, texts, partitions, count=3)
+    found = lookups_in_window(texts, vectors, texts, partitions, places=np.arange(2500), stored=2500, count=3)
+    assert [[near.entry for near in each.neighbours] for each in found] == [
+        [near.entry for near in each.neighbours] for each in whole
+    ]
 
 
 def test_only_the_first_of_each_text_is_new():

@@ -155,10 +155,14 @@ def test_equal_digests_are_told_to_the_decision(make_cache):
 
 def test_a_decision_may_look_at_vectors(make_cache):
     class Second:
-        def vectors_needed(self, neighbours):
+        most_held = 3
+
+        def vectors_needed(self, neighbours, *, held):
+            assert held == 3, "of the partition's four, as many as make a difference"
             return len(neighbours) - 1
 
-        def decide(self, text, neighbours, *, vector, vectors):
+        def decide(self, text, neighbours, *, vector, vectors, held):
+            assert held == 3
             assert vectors @ vector == pytest.approx([neighbour.cosine for neighbour in neighbours[:-1]], abs=1e-3)
             return Decision(hit=True, entry=neighbours[1].entry, probability=0.5, reason="the second")
 

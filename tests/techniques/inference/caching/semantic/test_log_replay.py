@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from halve.errors import InvalidParameterError
+from halve.techniques.inference.caching.semantic.among import lookups_in_window
 from halve.techniques.inference.caching.semantic.log_replay import replay_log
 
 NAMES = (
@@ -97,6 +98,37 @@ def test_the_promise_is_kept_on_what_was_not_looked_at():
         found = replayed(*log(600, noise=0.7, seed=10 + seed), precision=0.9)
         broken += found.hits > 0 and found.wrong_hits / found.hits > 0.1 + 2 * np.sqrt(0.09 / found.hits)
     assert broken <= 1
+
+
+def test_the_promise_is_kept_while_the_cache_fills():
+    # Of topics that overlap: with few entries stored, the nearest is often of another topic.
+    careful, careless = [], []
+    for seed in (30, 31, 32):
+        texts, answers, vectors = log(1600, noise=1.2, seed=seed)
+        texts = [text.split(maxsplit=1)[1] for text in texts]  # the words say nothing of the topic
+        policy = replayed(texts, answers, vectors, precision=0.85).policy
+        levels = {level.below: level.threshold for level in policy.filling}
+        assert list(levels) == [16, 64, 256, int(np.quantile(np.arange(800, 1200), 0.05))]
+        assert levels[16] == 1.0
+        places = np.arange(1200, 1600)
+        young = lookups_in_window(texts, vectors, answers, [""] * 1600, places=places, stored=64)
+        for place, lookup in zip(places.tolist(), young, strict=True):
+            for held, hits in ((64, careful), (None, careless)):
+                decision = policy.decide(
+                    lookup.text, lookup.neighbours, vector=lookup.vector, vectors=lookup.vectors, held=held
+                )
+                if decision.hit:
+                    hits.append(answers[decision.entry] == answers[place])
+    assert len(careful) > 100
+    assert np.mean(careful) > 0.85
+    assert np.mean(careless) < 0.85, "the threshold of a full cache breaks the promise here"
+
+
+def test_partitions_that_stay_small_are_what_was_proved():
+    texts, answers, vectors = log(1200, noise=0.2, seed=6)
+    found = replayed(texts, answers, vectors, partitions=[str(number % 100) for number in range(1200)])
+    assert found.choice.point is not None
+    assert found.policy.filling == (), "fewer than 16 stored: the traffic of the log is of such partitions"
 
 
 def test_too_short_a_log_says_nothing():

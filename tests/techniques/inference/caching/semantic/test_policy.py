@@ -9,7 +9,7 @@ from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching.semantic.assessment import Assessor
 from halve.techniques.inference.caching.semantic.evidence import Lookup
 from halve.techniques.inference.caching.semantic.neighbour import Neighbour
-from halve.techniques.inference.caching.semantic.policy import HitPolicy, Promise, default_policy
+from halve.techniques.inference.caching.semantic.policy import FillLevel, HitPolicy, Promise, default_policy
 from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
 from halve.techniques.inference.caching.semantic.thresholds import NEVER, choose_threshold
 
@@ -81,6 +81,7 @@ def test_a_policy_is_a_readable_file():
         threshold=choice.threshold,
         assessor=Assessor(vetoes=("polarity",)),
         promise=Promise.of(choice),
+        filling=(FillLevel(below=16, threshold=1.0), FillLevel(below=40, threshold=0.97)),
         pooled=pooled,
     )
     document = json.loads(json.dumps(policy.to_document()))
@@ -89,6 +90,7 @@ def test_a_policy_is_a_readable_file():
     assert document["promise"]["right_hits"] == 99
     assert again.to_document() == document
     assert again.promise == policy.promise
+    assert again.filling == policy.filling
     offered = [near("dark mode off", 0.93)]
     assert again.decide(OFF, offered) == policy.decide(OFF, offered)
 
@@ -109,11 +111,64 @@ def test_a_promise_without_a_threshold_has_no_hits():
         (default_policy().to_document() | {"assessor": None}, "a whole policy document"),
         (default_policy().to_document() | {"promise": {}}, "a whole policy document"),
         (default_policy().to_document() | {"threshold": 0}, "threshold must be above 0"),
+        (default_policy().to_document() | {"filling": [{"below": 3}]}, "a whole policy document"),
+        (default_policy().to_document() | {"filling": [{"below": 0, "threshold": 0.5}]}, "below must be at least 1"),
     ],
 )
 def test_other_and_damaged_documents_are_refused(document, match):
     with pytest.raises(InvalidParameterError, match=match):
         HitPolicy.from_document(document)
+
+
+def test_a_partition_with_few_entries_has_thresholds_of_its_own():
+    filling = (FillLevel(below=16, threshold=1.0), FillLevel(below=64, threshold=0.9))
+    policy = HitPolicy(threshold=0.8, filling=filling)
+    held = (0, 15, 16, 63, 64, 10**6, None)
+    assert [policy.threshold_at(entries) for entries in held] == [1.0, 1.0, 0.9, 0.9, 0.8, 0.8, 0.8]
+    assert (policy.most_held, HitPolicy(threshold=0.8).most_held) == (64, 0)
+    decided = [policy.decide(OFF, [near("dark mode off", 0.85)], held=entries) for entries in held]
+    assert [decision.hit for decision in decided] == [False] * 4 + [True] * 3
+    assert decided[0].reason == "unproven: cosine 0.850, below 1.000"
+    assert policy.decide(OFF, [near(OFF.upper(), 0.999)], held=0).hit, "the same words"
+    learning = HitPolicy(threshold=0.8, filling=filling, pooled=PooledThresholds(pool=0.8))
+    assert [learning.decide(OFF, [near("dark mode off", 0.85)], held=entries).hit for entries in (63, 64)] == [
+        False,
+        True,
+    ]
+
+
+def test_the_threshold_in_force_is_what_evidence_is_gathered_for():
+    class Spy(Assessor):
+        def assess(self, lookups, *, at_least=0.0):
+            gathered_for.append(at_least)
+            return super().assess(lookups, at_least=at_least)
+
+        def vectors_needed(self, neighbours, *, at_least=0.0):
+            gathered_for.append(at_least)
+            return 0
+
+    policy = HitPolicy(threshold=0.5, assessor=Spy(), filling=(FillLevel(below=16, threshold=0.9),))
+    for held in (15, 16, None):
+        gathered_for = []
+        policy.vectors_needed([near("dark mode", 0.9)], held=held)
+        policy.decide(OFF, [near("dark mode", 0.9)], held=held)
+        assert gathered_for == [policy.threshold_at(held)] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (lambda: FillLevel(below=0, threshold=0.5), "below must be at least 1"),
+        (lambda: FillLevel(below=1, threshold=1.5), r"threshold of a fill level must be in \(0, 1\]"),
+        (
+            lambda: HitPolicy(threshold=0.5, filling=(FillLevel(below=9, threshold=0.5),) * 2),
+            "filling must be levels by rising",
+        ),
+    ],
+)
+def test_bad_levels_are_refused(given, match):
+    with pytest.raises(InvalidParameterError, match=match):
+        given()
 
 
 def test_thresholds_of_answers_and_entries_learn_from_labels():

@@ -71,6 +71,15 @@ def test_no_search_leaves_its_partition(open_store, entry_of, partition_of, angl
         assert sorted(map(int, found)) == list(range(tenant, 40, 4))
 
 
+def test_entries_of_a_partition_are_counted_as_far_as_asked(open_store, entry_of, partition_of):
+    store = open_store()
+    assert store.held(partition_of("p"), at_most=2) == 0
+    for number in range(3):
+        store.put(entry_of(f"{number}", partition="q", degrees=number))
+    counted = [store.held(partition_of("q"), at_most=most) for most in (1, 2, 3, 4)]
+    assert counted == [1, 2, 3, 3]
+
+
 def test_the_same_text_is_stored_once_and_the_later_answer_stands(open_store, entry_of, partition_of, angle):
     store = open_store()
     first = store.put(entry_of("a", answer="1", tags=frozenset({"old"})))

@@ -29,7 +29,7 @@ from halve.techniques.inference.caching.semantic.partition import (
     from_chat_request,
     partition_key,
 )
-from halve.techniques.inference.caching.semantic.policy import HitPolicy, default_policy
+from halve.techniques.inference.caching.semantic.policy import FillLevel, HitPolicy, default_policy
 from halve.techniques.inference.caching.semantic.pooled import PooledThresholds
 from halve.techniques.inference.caching.semantic.postgres import PostgresStore
 from halve.techniques.inference.caching.semantic.single_flight import Near, SingleFlight
@@ -45,6 +45,7 @@ __all__ = [
     "CacheLookup",
     "Decision",
     "EntryStore",
+    "FillLevel",
     "FittedPolicy",
     "HitPolicy",
     "LabelledLookup",

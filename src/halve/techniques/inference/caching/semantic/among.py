@@ -78,6 +78,59 @@ def lookups_in_time(
     return _found(texts, vectors, answers, hidden=hidden, count=count, grows=True)
 
 
+def lookups_in_window(
+    texts: Sequence[str],
+    vectors: NDArray[np.float32],
+    answers: Sequence[str],
+    partitions: Sequence[str],
+    *,
+    places: NDArray[np.int64],
+    stored: int,
+    count: int = 8,
+) -> list[Lookup]:
+    """Return, for some texts, the look-up among the latest so many earlier texts of its partition.
+
+    Such a look-up is what a cache sees that was started that many questions ago, or that holds no more.
+
+    Args:
+        texts, vectors, answers, partitions, count: As in `lookups_in_time`.
+        places: int64 (m,): which texts, rising.
+        stored: Earlier texts that are looked at, >= 1.
+
+    Returns:
+        m look-ups, in the order of `places`.
+    """
+    members: dict[str, list[int]] = {}
+    for place, name in enumerate(partitions):
+        members.setdefault(name, []).append(place)
+    asked: dict[str, list[int]] = {}
+    for place in places.tolist():
+        asked.setdefault(partitions[place], []).append(place)
+    found: dict[int, Lookup] = {}
+    for name, rows in asked.items():
+        own = np.array(members[name], dtype=np.int64)
+        at = np.searchsorted(own, rows)
+        for start in range(0, len(rows), _BLOCK):
+            block = at[start : start + _BLOCK]
+            first = max(0, int(block[0]) - stored)
+            columns = np.arange(first, int(block[-1]))
+            cosines = vectors[own[block]] @ vectors[own[columns]].T
+            cosines[(columns >= block[:, None]) | (columns < block[:, None] - stored)] = -np.inf
+            for row, values in zip(own[block].tolist(), cosines, strict=True):
+                found[row] = _lookup(row, own[columns], values, texts, vectors, answers, count=count)
+    return [found[place] for place in places.tolist()]
+
+
+def earlier_in_partition(partitions: Sequence[str]) -> NDArray[np.int64]:
+    """Return how many texts of the same partition came before each."""
+    counts: dict[str, int] = {}
+    earlier = []
+    for name in partitions:
+        earlier.append(counts.get(name, 0))
+        counts[name] = earlier[-1] + 1
+    return np.array(earlier, dtype=np.int64)
+
+
 def first_of_each(texts: Sequence[str], partitions: Sequence[str]) -> NDArray[np.int64]:
     """Return where each text of each partition appears first, rising: all else is an exact repeat."""
     seen: set[tuple[str, str]] = set()
@@ -106,22 +159,36 @@ def _found(
         cosines = vectors[rows] @ vectors[:columns].T
         cosines[hidden(rows, columns)] = -np.inf
         for row, values in zip(rows.tolist(), cosines, strict=True):
-            near = [place for place in _largest(values, count).tolist() if values[place] > -np.inf]
-            neighbours = tuple(
-                Neighbour(
-                    entry=place,
-                    text=texts[place],
-                    answer=answers[place],
-                    cosine=float(np.clip(values[place], -1.0, 1.0)),
-                )
-                for place in near
-            )
-            found.append(Lookup(text=texts[row], neighbours=neighbours, vector=vectors[row], vectors=vectors[near]))
+            found.append(_lookup(row, np.arange(columns), values, texts, vectors, answers, count=count))
     return found
+
+
+def _lookup(
+    row: int,
+    places: NDArray[np.int64],
+    cosines: NDArray[np.float32],
+    texts: Sequence[str],
+    vectors: NDArray[np.float32],
+    answers: Sequence[str],
+    *,
+    count: int,
+) -> Lookup:
+    """Return the look-up of one text among texts at other places, those of cosine -inf left out."""
+    chosen = [column for column in _largest(cosines, count).tolist() if cosines[column] > -np.inf]
+    near = [int(places[column]) for column in chosen]
+    neighbours = tuple(
+        Neighbour(
+            entry=place, text=texts[place], answer=answers[place], cosine=float(np.clip(cosines[column], -1.0, 1.0))
+        )
+        for place, column in zip(near, chosen, strict=True)
+    )
+    return Lookup(text=texts[row], neighbours=neighbours, vector=vectors[row], vectors=vectors[near])
 
 
 def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Return the places of the largest values, largest first, the earlier of equals first."""
     count = min(count, len(values))
+    if not count:
+        return np.empty(0, dtype=np.int64)
     some = np.argpartition(-values, count - 1)[:count] if count < len(values) else np.arange(len(values))
     return some[np.lexsort((some, -values[some]))]

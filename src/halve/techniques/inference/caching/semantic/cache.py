@@ -29,12 +29,17 @@ Found = Literal["exact", "semantic", "miss"]
 class DecideOnVectors(Protocol):
     """A decision that looks at the vectors too."""
 
-    def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
+    @property
+    def most_held(self) -> int:
+        """From how many entries of the partition on, more make no difference to it; 0: it does not ask."""
+        ...
+
+    def vectors_needed(self, neighbours: Sequence[Neighbour], *, held: int) -> int:
         """Return of how many of the first neighbours it wants the vectors, >= 0: the others are not fetched."""
         ...
 
     def decide(
-        self, text: str, neighbours: Sequence[Neighbour], *, vector: FloatArray, vectors: FloatArray
+        self, text: str, neighbours: Sequence[Neighbour], *, vector: FloatArray, vectors: FloatArray, held: int
     ) -> Decision:
         """Decide.
 
@@ -43,6 +48,7 @@ class DecideOnVectors(Protocol):
             neighbours: By falling cosine, at least one.
             vector: Of the question, (d,), as it was encoded.
             vectors: Of the first `vectors_needed` neighbours, (n, d), of length 1.
+            held: Entries of the partition, counted up to `most_held`.
         """
         ...
 
@@ -173,7 +179,7 @@ class SemanticCache:
         if vector is None:
             vector = self._vector(text)
         neighbours = self.store.nearest(partition, vector, count=self._neighbours, now_seconds=now_seconds)
-        decision = self._decision(text, neighbours, vector)
+        decision = self._decision(partition, text, neighbours, vector)
         stored = self.store.get(decision.entry, now_seconds=now_seconds) if decision.entry is not None else None
         if not decision.hit or stored is None:
             self._count(misses=1, vetoed=bool(neighbours))
@@ -244,13 +250,15 @@ class SemanticCache:
         first: FloatArray = vectors[0]
         return first
 
-    def _decision(self, text: str, neighbours: Sequence[Neighbour], vector: FloatArray) -> Decision:
+    def _decision(self, partition: bytes, text: str, neighbours: Sequence[Neighbour], vector: FloatArray) -> Decision:
         if not neighbours:
             return Decision(hit=False, entry=None, probability=0.0, reason=NOTHING_STORED)
         if self._on_vectors is not None:
-            needed = self._on_vectors.vectors_needed(neighbours)
+            most = self._on_vectors.most_held
+            held = self.store.held(partition, at_most=most) if most else 0
+            needed = self._on_vectors.vectors_needed(neighbours, held=held)
             vectors = self.store.vectors([neighbour.entry for neighbour in neighbours[:needed]])
-            decision = self._on_vectors.decide(text, neighbours, vector=vector, vectors=vectors)
+            decision = self._on_vectors.decide(text, neighbours, vector=vector, vectors=vectors, held=held)
         else:
             assert self._decide is not None
             decision = self._decide(text, neighbours)

@@ -1,16 +1,22 @@
 """Would a semantic cache pay on this log? Learns from its first half, proves on the next quarter, judges the last."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.among import first_of_each, lookups_in_time
+from halve.techniques.inference.caching.semantic.among import (
+    earlier_in_partition,
+    first_of_each,
+    lookups_in_time,
+    lookups_in_window,
+)
 from halve.techniques.inference.caching.semantic.assessment import Assessor
 from halve.techniques.inference.caching.semantic.fitting import FittedPolicy, LabelledLookup, calibrated, fit_assessor
-from halve.techniques.inference.caching.semantic.policy import HitPolicy
+from halve.techniques.inference.caching.semantic.policy import FillLevel, HitPolicy
 from halve.techniques.inference.caching.semantic.thresholds import (
     CurvePoint,
     ThresholdChoice,
@@ -22,6 +28,16 @@ LEARN, CALIBRATE = 0.5, 0.75
 """Up to which share of the new questions it learns, and calibrates; the rest judges."""
 
 FEWEST_NEW_QUESTIONS = 100
+
+FILL_SIZES = tuple(4**power for power in range(2, 11))
+"""Entries of a partition at which a threshold of its own is proved: 16 to a million."""
+
+MOST_PER_LEVEL = 5_000
+"""Questions that prove it, the latest: bounds the time."""
+
+_YOUNGEST_SHARE = 0.05
+"""Of the calibration's questions: so many had fewer stored around them than what counts as a full partition."""
+
 _FEWEST_TO_LEARN = 200
 _MOST_MISTAKES = 20
 
@@ -113,19 +129,51 @@ def replay_log(
         raise InvalidParameterError("questions of the log", rule=rule, value=len(first))
     new = [texts[place] for place in first.tolist()]
     own = [answers[place] for place in first.tolist()]
-    found = lookups_in_time(new, vectors[first], own, [partitions[place] for place in first.tolist()], count=neighbours)
+    homes = [partitions[place] for place in first.tolist()]
+    found = lookups_in_time(new, vectors[first], own, homes, count=neighbours)
     labelled = [LabelledLookup(lookup=one, answer=answer) for one, answer in zip(found, own, strict=True)]
     learn, calibrate = int(LEARN * len(labelled)), int(CALIBRATE * len(labelled))
     assessor = _learned(labelled[:learn])
-    fitted = calibrated(
-        assessor or Assessor(),
-        labelled[learn:calibrate],
-        precision_at_least=precision_at_least,
-        confidence=confidence,
-    )
+
+    def proved(lookups: Sequence[LabelledLookup]) -> FittedPolicy:
+        return calibrated(assessor or Assessor(), lookups, precision_at_least=precision_at_least, confidence=confidence)
+
+    def young(places: NDArray[np.int64], stored: int) -> list[LabelledLookup]:
+        seen = lookups_in_window(new, vectors[first], own, homes, places=places, stored=stored, count=neighbours)
+        return [LabelledLookup(lookup=one, answer=own[place]) for one, place in zip(seen, places.tolist(), strict=True)]
+
+    fitted = proved(labelled[learn:calibrate])
+    if fitted.choice.point is not None:
+        earlier = earlier_in_partition(homes)
+        levels = _fill_levels(earlier, np.arange(learn, calibrate), lambda *at: proved(young(*at)).choice.threshold)
+        fitted = replace(fitted, policy=replace(fitted.policy, filling=levels))
     return _judged(
         fitted, labelled[calibrate:], requests=len(texts), new=len(new), confidence=confidence, learned=bool(assessor)
     )
+
+
+def _fill_levels(
+    earlier: NDArray[np.int64], places: NDArray[np.int64], threshold: Callable[[NDArray[np.int64], int], float]
+) -> tuple[FillLevel, ...]:
+    """Return thresholds for partitions that hold less than nearly all did in the calibration.
+
+    Each is proved on the calibration's questions as they would have been answered from so few entries, and holds up to
+    the next level, where a partition is fuller: nearer neighbours are taken to be no worse.
+
+    Args:
+        earlier: How many questions of its partition came before each question.
+        places: Those of the calibration.
+        threshold: Proves one from some places with so many entries stored.
+    """
+    full = int(np.quantile(earlier[places], _YOUNGEST_SHARE))
+    sizes = [size for size in FILL_SIZES if size < full]
+    if not sizes:
+        return ()
+    levels = [FillLevel(below=sizes[0], threshold=1.0)]
+    for size, below in pairwise([*sizes, full]):
+        chosen = places[earlier[places] >= size][-MOST_PER_LEVEL:]
+        levels.append(FillLevel(below=below, threshold=min(threshold(chosen, size), 1.0)))
+    return tuple(levels)
 
 
 def _learned(lessons: Sequence[LabelledLookup]) -> Assessor | None:

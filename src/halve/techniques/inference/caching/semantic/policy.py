@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from halve.errors import InvalidParameterError
@@ -50,6 +51,28 @@ class Promise:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillLevel:
+    """The threshold while a partition holds few entries: the nearest ones are farther then, and less often right.
+
+    Args:
+        below: Holds as long as the partition has fewer entries than this, >= 1.
+        threshold: In (0, 1]; at 1 the same words alone are a hit.
+
+    Raises:
+        InvalidParameterError: If a value is out of range.
+    """
+
+    below: int
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if self.below < 1:
+            raise InvalidParameterError("below", rule="at least 1", value=self.below)
+        if not 0 < self.threshold <= 1:
+            raise InvalidParameterError("threshold of a fill level", rule="in (0, 1]", value=self.threshold)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HitPolicy:
     """A hit if no veto forbids it and P(answer right) is at least the threshold.
@@ -61,21 +84,31 @@ class HitPolicy:
         threshold: In (0, 1], or above 1: never.
         assessor: Vetoes and scorers. Without a scorer the cosine stands where the probability does.
         promise: What was proved; None: nothing.
+        filling: Thresholds while a partition fills, by rising `below`; the first that holds counts, then `threshold`.
         pooled: Moves the threshold by cluster (the answer) and entry; None: one threshold for all. Mutable, on purpose.
     """
 
     threshold: float
     assessor: Assessor = field(default_factory=Assessor)
     promise: Promise | None = None
+    filling: tuple[FillLevel, ...] = ()
     pooled: PooledThresholds | None = None
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:
             raise InvalidParameterError("threshold", rule="above 0", value=self.threshold)
+        below = [level.below for level in self.filling]
+        if any(later <= earlier for earlier, later in pairwise(below)):
+            raise InvalidParameterError("filling", rule="levels by rising `below`", value=below)
 
-    def vectors_needed(self, neighbours: Sequence[Neighbour]) -> int:
+    @property
+    def most_held(self) -> int:
+        """From how many entries of a partition on, `threshold` holds; 0 if always."""
+        return self.filling[-1].below if self.filling else 0
+
+    def vectors_needed(self, neighbours: Sequence[Neighbour], *, held: int | None = None) -> int:
         """Return of how many of the first neighbours `decide` reads the vectors."""
-        return self.assessor.vectors_needed(neighbours, at_least=self._lowest_threshold)
+        return self.assessor.vectors_needed(neighbours, at_least=self._lowest_threshold(held))
 
     def decide(
         self,
@@ -84,6 +117,7 @@ class HitPolicy:
         *,
         vector: Vectors | None = None,
         vectors: Vectors | None = None,
+        held: int | None = None,
     ) -> Decision:
         """Return whether a stored answer is served, and why. Deterministic; changes nothing.
 
@@ -92,6 +126,7 @@ class HitPolicy:
             neighbours: By falling cosine; may be empty.
             vector: float32 (d,) of the question, and
             vectors: float32 (k, d) of the first neighbours, k >= `vectors_needed`.
+            held: Entries of the partition, counted up to `most_held`; None: as many as it takes.
 
         Raises:
             InvalidParameterError: If vectors are missing or have the wrong shape.
@@ -99,7 +134,8 @@ class HitPolicy:
         if not neighbours:
             return Decision(hit=False, entry=None, probability=0.0, reason="nothing stored is near")
         lookup = Lookup(text=text, neighbours=tuple(neighbours), vector=vector, vectors=vectors)
-        return self.judged(lookup, self.assessor.assess([lookup], at_least=self._lowest_threshold)[0])
+        found = self.assessor.assess([lookup], at_least=self._lowest_threshold(held))[0]
+        return self.judged(lookup, found, held=held)
 
     def same_words(self, text: str, neighbours: Sequence[Neighbour], *, vector: Vectors, vectors: Vectors) -> Decision:
         """Return whether a question has the very words of another that has no answer yet: all that can be said of it.
@@ -117,12 +153,12 @@ class HitPolicy:
         return Decision(hit=hit, entry=entry, probability=float(hit), reason="the same words" if hit else "other words")
 
     def decide_many(self, lookups: Sequence[Lookup]) -> list[Decision]:
-        """Return the decisions on many look-ups, each as `decide` alone, in less time each."""
-        assessments = self.assessor.assess(lookups, at_least=self._lowest_threshold)
+        """Return the decisions on many look-ups in full partitions, each as `decide` alone, in less time each."""
+        assessments = self.assessor.assess(lookups, at_least=self._lowest_threshold(None))
         return [self.judged(lookup, found) for lookup, found in zip(lookups, assessments, strict=True)]
 
-    def judged(self, lookup: Lookup, assessment: Assessment) -> Decision:
-        """Return the decision that an assessment leads to."""
+    def judged(self, lookup: Lookup, assessment: Assessment, *, held: int | None = None) -> Decision:
+        """Return the decision that an assessment leads to; `held` as in `decide`."""
         if self.threshold > 1:
             reason = "the cache is not enabled: no threshold keeps the promise"
             return Decision(hit=False, entry=None, probability=assessment.probability, reason=reason)
@@ -130,7 +166,7 @@ class HitPolicy:
             reason = f"veto: {assessment.veto}" if assessment.veto else "nothing stored is near"
             return Decision(hit=False, entry=None, probability=0.0, reason=reason)
         chosen = lookup.neighbours[assessment.candidate]
-        threshold = self._threshold(chosen)
+        threshold = self._threshold(chosen, held)
         hit = assessment.probability >= threshold
         said = "probability" if self.assessor.has_scorer else "unproven: cosine"
         relation = "at least" if hit else "below"
@@ -154,14 +190,20 @@ class HitPolicy:
         if self.pooled is not None:
             self.pooled.observe(cluster=chosen.answer, entry=chosen.entry, probability=probability, right=right)
 
-    @property
-    def _lowest_threshold(self) -> float:
-        """What no look-up is served below."""
-        return self.threshold if self.pooled is None else 0.0
-
-    def _threshold(self, chosen: Neighbour) -> float:
-        if self.pooled is None:
+    def threshold_at(self, held: int | None) -> float:
+        """Return the threshold for a partition with so many entries; None: as many as it takes."""
+        if held is None:
             return self.threshold
+        return next((level.threshold for level in self.filling if held < level.below), self.threshold)
+
+    def _lowest_threshold(self, held: int | None) -> float:
+        """Return what no look-up is served below."""
+        return self.threshold_at(held) if self.pooled is None else 0.0
+
+    def _threshold(self, chosen: Neighbour, held: int | None) -> float:
+        young = held is not None and held < self.most_held
+        if self.pooled is None or young:
+            return self.threshold_at(held)
         return self.pooled.threshold(cluster=chosen.answer, entry=chosen.entry)
 
     def to_document(self) -> dict[str, Any]:
@@ -171,6 +213,7 @@ class HitPolicy:
             "schema": SCHEMA,
             "threshold": self.threshold,
             "promise": None if promise is None else {name: getattr(promise, name) for name in _PROMISE},
+            "filling": [{"below": level.below, "threshold": level.threshold} for level in self.filling],
             "assessor": self.assessor.to_document(),
             "pooled": None if self.pooled is None else self.pooled.to_document(),
         }
@@ -187,9 +230,11 @@ class HitPolicy:
             raise InvalidParameterError("schema", rule=repr(SCHEMA), value=found)
         try:
             promise, pooled = document["promise"], document["pooled"]
+            filling = [FillLevel(below=level["below"], threshold=level["threshold"]) for level in document["filling"]]
             return cls(
                 threshold=float(document["threshold"]),
                 assessor=Assessor.from_document(document["assessor"]),
+                filling=tuple(filling),
                 promise=None if promise is None else Promise(**{name: promise[name] for name in _PROMISE}),
                 pooled=None if pooled is None else PooledThresholds.from_document(pooled),
             )

@@ -5,6 +5,7 @@ one by one, since an index over all partitions would look at others' vectors fir
 on until it has found enough of the partition (`hnsw.iterative_scan`, pgvector 0.8).
 """
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, final
@@ -35,6 +36,9 @@ EXACT_ENTRIES: Final = 2_000
 _MOST_LARGE = 100_000
 """Large partitions that are remembered as such."""
 
+COUNTED_SECONDS = 5.0
+"""How long the number of a partition's entries is taken for what it was: it decides how careful a young cache is."""
+
 _INDEX = (
     "CREATE INDEX IF NOT EXISTS vectors_near ON vectors USING hnsw (vector halfvec_cosine_ops)"
     " WITH (m = 16, ef_construction = 96)"
@@ -49,6 +53,8 @@ SELECT n.entry, e.text, e.answer_digest, n.distance, n.held FROM (
 ) AS n JOIN entries AS e ON e.entry = n.entry ORDER BY n.distance, n.entry
 """
 """OFFSET 0 keeps the index over all partitions out of it."""
+
+_COUNTED = "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE partition_key = ? LIMIT ?) AS counted"
 
 _NEARLY = """
 SELECT n.entry, e.text, e.answer_digest, n.distance FROM (
@@ -97,6 +103,7 @@ class PostgresStore:
         self._limits, self._exact_entries = limits or Limits(), exact_entries
         self._uses = Uses()
         self._large: dict[bytes, None] = {}
+        self._counted: dict[tuple[bytes, int], tuple[int, float]] = {}
         self._connections = PostgresConnections(url, prepare=self._on_connect)
         self._read, self._transaction = self._connections.read, self._connections.transaction
         try:
@@ -158,6 +165,17 @@ class PostgresStore:
             Neighbour(entry=int(row[0]), text=to_text(row[1]), answer=str(row[2]), cosine=_cosine(row[3]))
             for row in rows
         ]
+
+    def held(self, partition: bytes, *, at_most: int) -> int:
+        """Return how many entries a partition holds; see `EntryStore.held`. Asks the server every few seconds."""
+        now = time.monotonic()
+        held, until_seconds = self._counted.get((partition, at_most), (0, 0.0))
+        if until_seconds <= now:
+            held = int(self._read(_COUNTED, (partition, at_most))[0][0])
+            if len(self._counted) >= _MOST_LARGE:
+                self._counted.clear()
+            self._counted[partition, at_most] = held, now + COUNTED_SECONDS
+        return held
 
     def vectors(self, entries: Sequence[int]) -> FloatArray:
         """Return vectors by number; see `EntryStore.vectors`."""

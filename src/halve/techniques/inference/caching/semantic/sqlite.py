@@ -150,6 +150,10 @@ class SQLiteStore:
                 return found[:count]
             asked *= 2  # some were removed by another process, or their time is over
 
+    def held(self, partition: bytes, *, at_most: int) -> int:
+        """Return how many entries a partition holds; see `EntryStore.held`."""
+        return min(self._loaded.size(partition), at_most)
+
     def vectors(self, entries: Sequence[int]) -> FloatArray:
         """Return vectors by number; see `EntryStore.vectors`."""
         vectors = np.zeros((len(entries), self._dimension), dtype=np.float32)

@@ -181,6 +181,10 @@ class EntryStore(Protocol):
         """
         ...
 
+    def held(self, partition: bytes, *, at_most: int) -> int:
+        """Return how many entries one partition holds, counted up to `at_most`; may be some seconds old."""
+        ...
+
     def vectors(self, entries: Sequence[int]) -> FloatArray:
         """Return the vectors of entries, float32 (n, d), in their order; zeros for one that is gone."""
         ...
