@@ -137,7 +137,7 @@ def _filling(verdict: "CacheVerdict") -> Iterator[str]:
     if not policy.filling:
         return
     yield ""
-    yield "  questions stored  threshold of a young cache, proved alike"
+    yield "  questions stored  threshold of a young cache, each proved alone"
     for level in policy.filling:
         said = f"{level.threshold:.3f}" if level.threshold < 1 else "the same words only"
         yield f"  {f'under {level.below:,}':>16}  {said}"

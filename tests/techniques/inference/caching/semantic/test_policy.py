@@ -130,11 +130,25 @@ def test_a_partition_with_few_entries_has_thresholds_of_its_own():
     assert [decision.hit for decision in decided] == [False] * 4 + [True] * 3
     assert decided[0].reason == "unproven: cosine 0.850, below 1.000"
     assert policy.decide(OFF, [near(OFF.upper(), 0.999)], held=0).hit, "the same words"
-    learning = HitPolicy(threshold=0.8, filling=filling, pooled=PooledThresholds(pool=0.8))
-    assert [learning.decide(OFF, [near("dark mode off", 0.85)], held=entries).hit for entries in (63, 64)] == [
-        False,
-        True,
-    ]
+
+
+def test_what_was_learned_of_an_answer_holds_in_a_young_partition_too():
+    policy = HitPolicy(threshold=0.8, filling=(FillLevel(below=64, threshold=0.9),), pooled=PooledThresholds(pool=0.8))
+    offered = [near("dark mode off", 0.92)]
+
+    def hits(cosine):
+        return [policy.decide(OFF, [near("dark mode off", cosine)], held=held).hit for held in (63, 64)]
+
+    assert (hits(0.85), hits(0.92)) == ([False, True], [True, True])
+    for _ in range(30):
+        policy.observe(offered[0], probability=0.92, right=False)
+    assert hits(0.92) == [False, False]
+
+
+def test_at_a_threshold_of_one_only_the_same_words_are_a_hit():
+    policy = HitPolicy(threshold=1.0)
+    assert not policy.decide(OFF, [near(f"{OFF}, please", 1.0)]).hit
+    assert policy.decide(OFF, [near(f"{OFF}, please", 1.0), near(f" {OFF.upper()}", 0.99, entry=8)]).entry == 8
 
 
 def test_the_threshold_in_force_is_what_evidence_is_gathered_for():

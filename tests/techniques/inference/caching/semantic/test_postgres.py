@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from halve.errors import InvalidParameterError, MissingExtraError, StorageError
-from halve.techniques.inference.caching.semantic import postgres
 from halve.techniques.inference.caching.semantic.eviction import Limits
 from halve.techniques.inference.caching.semantic.postgres import PostgresStore
 
@@ -106,17 +105,6 @@ def test_two_gateways_share_one_cache(postgres_url, options):
             each.close()
     with PostgresStore(postgres_url, **options) as store:
         assert len(store) == 102
-
-
-def test_a_partition_is_counted_now_and_then(postgres_url, options, entry_of, partition_of, monkeypatch):
-    with PostgresStore(postgres_url, **options) as store:
-        store.put(entry_of("1", vector=vector_of(1)))
-        assert store.held(partition_of("p"), at_most=5) == 1
-        store.put(entry_of("2", vector=vector_of(2)))
-        assert store.held(partition_of("p"), at_most=5) == 1, "counted seconds ago"
-        monkeypatch.setattr(postgres, "_MOST_LARGE", 1)
-        assert store.held(partition_of("q"), at_most=5) == 0, "which drops what was counted before"
-        assert store.held(partition_of("p"), at_most=5) == 2
 
 
 def test_a_large_partition_is_searched_by_the_index(postgres_url, options, entry_of, partition_of):

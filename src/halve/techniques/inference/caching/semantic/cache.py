@@ -179,7 +179,7 @@ class SemanticCache:
         if vector is None:
             vector = self._vector(text)
         neighbours = self.store.nearest(partition, vector, count=self._neighbours, now_seconds=now_seconds)
-        decision = self._decision(partition, text, neighbours, vector)
+        decision = self._decision(partition, text, neighbours, vector, now_seconds)
         stored = self.store.get(decision.entry, now_seconds=now_seconds) if decision.entry is not None else None
         if not decision.hit or stored is None:
             self._count(misses=1, vetoed=bool(neighbours))
@@ -250,12 +250,14 @@ class SemanticCache:
         first: FloatArray = vectors[0]
         return first
 
-    def _decision(self, partition: bytes, text: str, neighbours: Sequence[Neighbour], vector: FloatArray) -> Decision:
+    def _decision(
+        self, partition: bytes, text: str, neighbours: Sequence[Neighbour], vector: FloatArray, now_seconds: float
+    ) -> Decision:
         if not neighbours:
             return Decision(hit=False, entry=None, probability=0.0, reason=NOTHING_STORED)
         if self._on_vectors is not None:
             most = self._on_vectors.most_held
-            held = self.store.held(partition, at_most=most) if most else 0
+            held = self.store.held(partition, at_most=most, now_seconds=now_seconds) if most else 0
             needed = self._on_vectors.vectors_needed(neighbours, held=held)
             vectors = self.store.vectors([neighbour.entry for neighbour in neighbours[:needed]])
             decision = self._on_vectors.decide(text, neighbours, vector=vector, vectors=vectors, held=held)

@@ -58,12 +58,6 @@ class LoadedPartitions:
             numbers, cosines = self._of(partition).search(vector, count=count)
         return numbers.tolist(), cosines.tolist()
 
-    def size(self, partition: bytes) -> int:
-        """Return how many entries the index of a partition holds."""
-        with self._lock:
-            self.catch_up()
-            return len(self._of(partition))
-
     def catch_up(self) -> None:
         """Take in what was committed since the last time, by whichever process."""
         with self._lock:

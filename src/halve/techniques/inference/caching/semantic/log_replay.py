@@ -29,14 +29,14 @@ LEARN, CALIBRATE = 0.5, 0.75
 
 FEWEST_NEW_QUESTIONS = 100
 
-FILL_SIZES = tuple(4**power for power in range(2, 11))
-"""Entries of a partition at which a threshold of its own is proved: 16 to a million."""
+FILL_SIZES = tuple(4**power for power in range(11))
+"""Entries of a partition at which a threshold of its own is proved: 1 to a million."""
+
+FEWEST_PER_LEVEL = 20
+"""Questions of the calibration with so many before them, below which nothing is said of a size."""
 
 MOST_PER_LEVEL = 5_000
 """Questions that prove it, the latest: bounds the time."""
-
-_YOUNGEST_SHARE = 0.05
-"""Of the calibration's questions: so many had fewer stored around them than what counts as a full partition."""
 
 _FEWEST_TO_LEARN = 200
 _MOST_MISTAKES = 20
@@ -66,7 +66,7 @@ class LogReplay:
         exact_repeats: Requests whose very text came before in their partition: an exact cache answers those.
         new_questions: All others: what a semantic cache is asked.
         judged: New questions of the last quarter.
-        hits: Of those, served.
+        hits: Of those, served, from a cache that began with the log.
         wrong_hits: Of those, wrong.
         wrong_share_upper_bound: Of wrong hits among hits, one-sided, at the confidence asked for; 1 without hits.
         choice: The threshold, or why there is none.
@@ -142,38 +142,48 @@ def replay_log(
         seen = lookups_in_window(new, vectors[first], own, homes, places=places, stored=stored, count=neighbours)
         return [LabelledLookup(lookup=one, answer=own[place]) for one, place in zip(seen, places.tolist(), strict=True)]
 
-    fitted = proved(labelled[learn:calibrate])
+    fitted, earlier = proved(labelled[learn:calibrate]), earlier_in_partition(homes)
     if fitted.choice.point is not None:
-        earlier = earlier_in_partition(homes)
-        levels = _fill_levels(earlier, np.arange(learn, calibrate), lambda *at: proved(young(*at)).choice.threshold)
+        places = np.arange(learn, calibrate)
+        levels = _fill_levels(
+            earlier[places],
+            lambda chosen, stored: proved(young(places[chosen], stored)).choice.threshold,
+            full=fitted.choice.threshold,
+        )
         fitted = replace(fitted, policy=replace(fitted.policy, filling=levels))
     return _judged(
-        fitted, labelled[calibrate:], requests=len(texts), new=len(new), confidence=confidence, learned=bool(assessor)
+        fitted,
+        labelled[calibrate:],
+        held=earlier[calibrate:],
+        requests=len(texts),
+        new=len(new),
+        confidence=confidence,
+        learned=bool(assessor),
     )
 
 
 def _fill_levels(
-    earlier: NDArray[np.int64], places: NDArray[np.int64], threshold: Callable[[NDArray[np.int64], int], float]
+    earlier: NDArray[np.int64], threshold: Callable[[NDArray[np.intp], int], float], *, full: float
 ) -> tuple[FillLevel, ...]:
-    """Return thresholds for partitions that hold less than nearly all did in the calibration.
+    """Return thresholds for partitions that hold less than those of the log did.
 
-    Each is proved on the calibration's questions as they would have been answered from so few entries, and holds up to
-    the next level, where a partition is fuller: nearer neighbours are taken to be no worse.
+    At each size, one is proved on the calibration's questions as they would have been answered from the latest so many
+    of their partition, each alone at the confidence of the whole. Between two sizes the stricter of both holds: fuller
+    is not always better.
 
     Args:
-        earlier: How many questions of its partition came before each question.
-        places: Those of the calibration.
-        threshold: Proves one from some places with so many entries stored.
+        earlier: How many questions of its partition came before each question of the calibration.
+        threshold: Proves one from some of these questions, with so many stored.
+        full: The threshold that was proved on all as they were.
     """
-    full = int(np.quantile(earlier[places], _YOUNGEST_SHARE))
-    sizes = [size for size in FILL_SIZES if size < full]
+    usual = {size: float(np.median(earlier[earlier >= size])) for size in FILL_SIZES if np.any(earlier >= size)}
+    reached = [size for size in usual if int(np.sum(earlier >= size)) >= FEWEST_PER_LEVEL]
+    sizes = [size for size in reached if usual[size] >= 2 * size]  # nearer to the log's own, that is proof enough
     if not sizes:
         return ()
-    levels = [FillLevel(below=sizes[0], threshold=1.0)]
-    for size, below in pairwise([*sizes, full]):
-        chosen = places[earlier[places] >= size][-MOST_PER_LEVEL:]
-        levels.append(FillLevel(below=below, threshold=min(threshold(chosen, size), 1.0)))
-    return tuple(levels)
+    proved = [threshold(np.flatnonzero(earlier >= size)[-MOST_PER_LEVEL:], size) for size in sizes]
+    ends = zip([*sizes[1:], int(usual[sizes[-1]])], pairwise([*proved, full]), strict=True)
+    return tuple(FillLevel(below=below, threshold=min(max(both), 1.0)) for below, both in ends)
 
 
 def _learned(lessons: Sequence[LabelledLookup]) -> Assessor | None:
@@ -188,13 +198,24 @@ def _learned(lessons: Sequence[LabelledLookup]) -> Assessor | None:
 
 
 def _judged(
-    fitted: FittedPolicy, rest: Sequence[LabelledLookup], *, requests: int, new: int, confidence: float, learned: bool
+    fitted: FittedPolicy,
+    rest: Sequence[LabelledLookup],
+    *,
+    held: NDArray[np.int64],
+    requests: int,
+    new: int,
+    confidence: float,
+    learned: bool,
 ) -> LogReplay:
     policy = fitted.policy
     found = policy.assessor.assess([one.lookup for one in rest])
     sure = np.array([assessment.probability for assessment in found])
     right = np.array([one.is_right(made.candidate) for one, made in zip(rest, found, strict=True)], dtype=np.bool_)
-    served = sure >= policy.threshold
+    decided = [
+        policy.judged(one.lookup, made, held=entries)
+        for one, made, entries in zip(rest, found, held.tolist(), strict=True)
+    ]
+    served = np.array([decision.hit for decision in decided], dtype=np.bool_)
     hits, wrong = int(served.sum()), int((served & ~right).sum())
     shown = np.flatnonzero((served if hits else sure > 0) & ~right)
     mistakes = []

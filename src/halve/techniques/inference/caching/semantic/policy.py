@@ -57,7 +57,7 @@ class FillLevel:
 
     Args:
         below: Holds as long as the partition has fewer entries than this, >= 1.
-        threshold: In (0, 1]; at 1 the same words alone are a hit.
+        threshold: In (0, 1]; at 1 only the same words are a hit.
 
     Raises:
         InvalidParameterError: If a value is out of range.
@@ -78,7 +78,8 @@ class HitPolicy:
     """A hit if no veto forbids it and P(answer right) is at least the threshold.
 
     Of the first neighbours, the one whose pair scores highest and that no veto forbids is asked about: it is not
-    always the nearest. A question with the very words of a stored one has probability 1.
+    always the nearest. A question with the very words of a stored one has probability 1, unless the encoder puts them
+    out of the assessor's reach; at a threshold of 1 nothing else is a hit.
 
     Args:
         threshold: In (0, 1], or above 1: never.
@@ -167,7 +168,7 @@ class HitPolicy:
             return Decision(hit=False, entry=None, probability=0.0, reason=reason)
         chosen = lookup.neighbours[assessment.candidate]
         threshold = self._threshold(chosen, held)
-        hit = assessment.probability >= threshold
+        hit = assessment.probability >= threshold and (threshold < 1 or assessment.same_words)
         said = "probability" if self.assessor.has_scorer else "unproven: cosine"
         relation = "at least" if hit else "below"
         return Decision(
@@ -201,10 +202,11 @@ class HitPolicy:
         return self.threshold_at(held) if self.pooled is None else 0.0
 
     def _threshold(self, chosen: Neighbour, held: int | None) -> float:
-        young = held is not None and held < self.most_held
-        if self.pooled is None or young:
-            return self.threshold_at(held)
-        return self.pooled.threshold(cluster=chosen.answer, entry=chosen.entry)
+        level = self.threshold_at(held)
+        if self.pooled is None:
+            return level
+        learned = self.pooled.threshold(cluster=chosen.answer, entry=chosen.entry)
+        return max(level, learned) if held is not None and held < self.most_held else learned
 
     def to_document(self) -> dict[str, Any]:
         """Return the policy as plain JSON-able values; `from_document` is the way back, bit for bit."""

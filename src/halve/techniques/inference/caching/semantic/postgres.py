@@ -5,7 +5,6 @@ one by one, since an index over all partitions would look at others' vectors fir
 on until it has found enough of the partition (`hnsw.iterative_scan`, pgvector 0.8).
 """
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, final
@@ -15,6 +14,7 @@ import numpy as np
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching.semantic import sql
 from halve.techniques.inference.caching.semantic.eviction import Limits
+from halve.techniques.inference.caching.semantic.held import HeldCounts
 from halve.techniques.inference.caching.semantic.layered import check_exact_entries
 from halve.techniques.inference.caching.semantic.neighbour import Neighbour
 from halve.techniques.inference.caching.semantic.postgres_connections import PostgresConnections
@@ -36,9 +36,6 @@ EXACT_ENTRIES: Final = 2_000
 _MOST_LARGE = 100_000
 """Large partitions that are remembered as such."""
 
-COUNTED_SECONDS = 5.0
-"""How long the number of a partition's entries is taken for what it was: it decides how careful a young cache is."""
-
 _INDEX = (
     "CREATE INDEX IF NOT EXISTS vectors_near ON vectors USING hnsw (vector halfvec_cosine_ops)"
     " WITH (m = 16, ef_construction = 96)"
@@ -53,8 +50,6 @@ SELECT n.entry, e.text, e.answer_digest, n.distance, n.held FROM (
 ) AS n JOIN entries AS e ON e.entry = n.entry ORDER BY n.distance, n.entry
 """
 """OFFSET 0 keeps the index over all partitions out of it."""
-
-_COUNTED = "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE partition_key = ? LIMIT ?) AS counted"
 
 _NEARLY = """
 SELECT n.entry, e.text, e.answer_digest, n.distance FROM (
@@ -103,9 +98,9 @@ class PostgresStore:
         self._limits, self._exact_entries = limits or Limits(), exact_entries
         self._uses = Uses()
         self._large: dict[bytes, None] = {}
-        self._counted: dict[tuple[bytes, int], tuple[int, float]] = {}
         self._connections = PostgresConnections(url, prepare=self._on_connect)
         self._read, self._transaction = self._connections.read, self._connections.transaction
+        self._held = HeldCounts(self._read)
         try:
             self._transaction(lambda run: self._prepare(run, encoder))
         except BaseException:
@@ -166,16 +161,9 @@ class PostgresStore:
             for row in rows
         ]
 
-    def held(self, partition: bytes, *, at_most: int) -> int:
-        """Return how many entries a partition holds; see `EntryStore.held`. Asks the server every few seconds."""
-        now = time.monotonic()
-        held, until_seconds = self._counted.get((partition, at_most), (0, 0.0))
-        if until_seconds <= now:
-            held = int(self._read(_COUNTED, (partition, at_most))[0][0])
-            if len(self._counted) >= _MOST_LARGE:
-                self._counted.clear()
-            self._counted[partition, at_most] = held, now + COUNTED_SECONDS
-        return held
+    def held(self, partition: bytes, *, at_most: int, now_seconds: float) -> int:
+        """Return how many entries a partition holds; see `EntryStore.held`."""
+        return self._held.held(partition, at_most=at_most, now_seconds=now_seconds)
 
     def vectors(self, entries: Sequence[int]) -> FloatArray:
         """Return vectors by number; see `EntryStore.vectors`."""
@@ -194,11 +182,11 @@ class PostgresStore:
 
     def invalidate(self, tag: str) -> int:
         """Remove the entries with a tag; see `EntryStore.invalidate`."""
-        return len(self._transaction(lambda run: sql.remove_tagged(run, tag)))
+        return self._dropped(self._transaction(lambda run: sql.remove_tagged(run, tag)))
 
     def expire(self, *, now_seconds: float) -> int:
         """Remove the entries whose time is over; see `EntryStore.expire`."""
-        return len(self._transaction(lambda run: sql.remove(run, "expires_seconds <= ?", (now_seconds,))))
+        return self._dropped(self._transaction(lambda run: sql.remove(run, "expires_seconds <= ?", (now_seconds,))))
 
     def close(self) -> None:
         """Write noted hits, and close the connections."""
@@ -240,6 +228,10 @@ class PostgresStore:
             self._large[partition] = None
         else:
             self._large.pop(partition, None)
+
+    def _dropped(self, removed: sql.Removed) -> int:
+        self._held.forget()
+        return len(removed)
 
     def _write_uses(self) -> None:
         with self._uses.taken() as uses:

@@ -185,6 +185,12 @@ def select_entry(run: Run, where: str, parameters: Sequence[Any], *, now_seconds
     return rows[0], frozenset(to_text(tag) for (tag,) in tags)
 
 
+def held(run: Run, partition: bytes, *, at_most: int, now_seconds: float) -> int:
+    """Return how many entries of a partition have not expired, counted up to `at_most`."""
+    some = "SELECT 1 FROM entries WHERE partition_key = ? AND expires_seconds > ? LIMIT ?"
+    return int(run(f"SELECT count(*) FROM ({some}) AS counted", (partition, now_seconds, at_most))[0][0])
+
+
 def as_stored(found: tuple[tuple[Any, ...], frozenset[str]], *, vector: FloatArray) -> StoredEntry:
     """Return what `select_entry` found, with its vector decoded."""
     row, tags = found

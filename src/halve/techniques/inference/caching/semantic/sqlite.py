@@ -16,6 +16,7 @@ from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching.semantic import graph_files, sql
 from halve.techniques.inference.caching.semantic.eviction import Limits
 from halve.techniques.inference.caching.semantic.graph_files import GraphFiles
+from halve.techniques.inference.caching.semantic.held import HeldCounts
 from halve.techniques.inference.caching.semantic.layered import check_exact_entries
 from halve.techniques.inference.caching.semantic.loaded import LoadedPartitions, decoded, encoded
 from halve.techniques.inference.caching.semantic.neighbour import Neighbour
@@ -80,6 +81,7 @@ class SQLiteStore:
         self._uses = Uses()
         self._file = SQLiteFile(path)
         self._read, self._transaction = self._file.read, self._file.transaction
+        self._held = HeldCounts(self._read)
         try:
             self._prepare(encoder)
         except BaseException:
@@ -150,9 +152,9 @@ class SQLiteStore:
                 return found[:count]
             asked *= 2  # some were removed by another process, or their time is over
 
-    def held(self, partition: bytes, *, at_most: int) -> int:
+    def held(self, partition: bytes, *, at_most: int, now_seconds: float) -> int:
         """Return how many entries a partition holds; see `EntryStore.held`."""
-        return min(self._loaded.size(partition), at_most)
+        return self._held.held(partition, at_most=at_most, now_seconds=now_seconds)
 
     def vectors(self, entries: Sequence[int]) -> FloatArray:
         """Return vectors by number; see `EntryStore.vectors`."""
@@ -234,6 +236,7 @@ class SQLiteStore:
         ]
 
     def _dropped(self, removed: sql.Removed) -> int:
+        self._held.forget()
         self._loaded.drop(removed)
         return len(removed)
 

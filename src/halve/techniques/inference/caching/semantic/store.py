@@ -181,8 +181,16 @@ class EntryStore(Protocol):
         """
         ...
 
-    def held(self, partition: bytes, *, at_most: int) -> int:
-        """Return how many entries one partition holds, counted up to `at_most`; may be some seconds old."""
+    def held(self, partition: bytes, *, at_most: int, now_seconds: float) -> int:
+        """Return how many entries one partition holds, expired ones left out.
+
+        May be some seconds old, and is then too low after a `put` here, too high after a removal elsewhere.
+
+        Args:
+            partition: 32 bytes.
+            at_most: Counted up to here, >= 1.
+            now_seconds: Now.
+        """
         ...
 
     def vectors(self, entries: Sequence[int]) -> FloatArray:
