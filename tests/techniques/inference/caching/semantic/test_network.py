@@ -86,6 +86,16 @@ def test_inputs_by_hand():
     assert found.tolist() == [[2, 3, 3, -2, 4, 1, 7]]
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 8, 9, 40])
+def test_products_in_parts_are_the_product(rows):
+    generator = np.random.default_rng(rows)
+    inputs = generator.normal(size=(rows, 1200)).astype(np.float32)
+    weights = generator.normal(size=(1200, 131)).astype(np.float32)
+    found = module._product(inputs, weights)
+    assert (found.shape, found.dtype) == ((rows, 131), np.float32)
+    np.testing.assert_allclose(found, inputs.astype(np.float64) @ weights, atol=1e-3)
+
+
 def test_arrays_and_back():
     features, ones, others, right = drawn(n=100)
     network = fit_network(features, ones, others, right, recipe=QUICK)

@@ -14,6 +14,12 @@ Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
 _FIRST_DECAY, _SECOND_DECAY, _STEADY = 0.9, 0.999, 1e-8
+_FEW_ROWS = 8
+"""Pairs of one look-up, or two."""
+
+_UNSHARED = 250_000
+"""Multiplications of a product of matrices that OpenBLAS makes on one thread: 4 times 65,536."""
+
 _FIELDS = ("mean", "scale", "hidden", "hidden_bias", "out", "out_bias")
 
 
@@ -70,7 +76,7 @@ class PairNetwork:
             ones, others: float32 (n, d): vectors of the two texts.
         """
         inputs = (raw_inputs(features, ones, others) - self.mean) * self.scale
-        hidden = np.maximum(inputs @ self.hidden + self.hidden_bias, 0)
+        hidden = np.maximum(_product(inputs, self.hidden) + self.hidden_bias, 0)
         logits: Array = (hidden @ self.out + self.out_bias[0]).astype(np.float64)
         return logits
 
@@ -90,6 +96,23 @@ class PairNetwork:
         if shapes != ((inputs,), (inputs,), (inputs, width), (width,), (width,), (1,)):
             raise InvalidParameterError("network", rule="arrays whose shapes fit together", value=shapes)
         return cls(**{name: arrays[name] for name in _FIELDS})
+
+
+def _product(inputs: Single, weights: Single) -> Single:
+    """Return inputs @ weights; for few rows in parts that OpenBLAS makes on the calling thread.
+
+    It would share them out, and two threads that wait for each other are no faster: they cost twice the processor, and
+    milliseconds where another process has a core.
+    """
+    rows, width = len(inputs), weights.shape[1]
+    if not 0 < rows <= _FEW_ROWS:
+        return inputs @ weights
+    together = (
+        inputs if rows > 1 else np.repeat(inputs, 2, axis=0)
+    )  # one row alone goes to a routine that always shares
+    step = max(1, _UNSHARED // together.size)
+    parts = [together @ weights[:, start : start + step] for start in range(0, width, step)]
+    return np.concatenate(parts, axis=1)[:rows]
 
 
 def raw_inputs(features: Array, ones: Single, others: Single) -> Single:
