@@ -29,7 +29,7 @@ LEARN, CALIBRATE = 0.5, 0.75
 
 FEWEST_NEW_QUESTIONS = 100
 
-FILL_SIZES = tuple(4**power for power in range(11))
+FILL_SIZES = tuple(2**power for power in range(21))
 """Entries of a partition at which a threshold of its own is proved: 1 to a million."""
 
 FEWEST_PER_LEVEL = 20
@@ -169,7 +169,7 @@ def _fill_levels(
 
     At each size, one is proved on the calibration's questions as they would have been answered from the latest so many
     of their partition, each alone at the confidence of the whole. Between two sizes the stricter of both holds: fuller
-    is not always better.
+    is not always better. Levels with one threshold are one.
 
     Args:
         earlier: How many questions of its partition came before each question of the calibration.
@@ -182,8 +182,13 @@ def _fill_levels(
     if not sizes:
         return ()
     proved = [threshold(np.flatnonzero(earlier >= size)[-MOST_PER_LEVEL:], size) for size in sizes]
-    ends = zip([*sizes[1:], int(usual[sizes[-1]])], pairwise([*proved, full]), strict=True)
-    return tuple(FillLevel(below=below, threshold=min(max(both), 1.0)) for below, both in ends)
+    ends = [*sizes[1:], int(usual[sizes[-1]])]
+    thresholds = [min(max(both), 1.0) for both in pairwise([*proved, full])]
+    return tuple(
+        FillLevel(below=below, threshold=threshold)
+        for below, threshold, later in zip(ends, thresholds, [*thresholds[1:], full], strict=True)
+        if threshold != later
+    )
 
 
 def _learned(lessons: Sequence[LabelledLookup]) -> Assessor | None:
