@@ -17,8 +17,8 @@ the smallest whole margin that its number of draws proves for a chain that loses
 
 Peers: FrugalGPT's optimiser (written from the paper), BARGAIN 0.1.3 (run), the best single model chosen by the same
 procedure, the best random mixture at the same spend, and the oracle: the same chains tuned on the test part itself.
-The provable oracle tunes there too, but its bound over as many draws must be within the margin, not its drop: the
-difference between the two is what proof alone costs, whatever the search.
+The provable oracle tunes there too, but the certify draws must prove its choice as they must prove ours: the difference
+between the two oracles is what proof alone costs, whatever the search.
 
 Shifted streams: calibrated without the hardest part of a set, then 20,000 usual requests and 180,000 of that part, one
 request in ten shadowed, with `Watch`.
@@ -105,7 +105,7 @@ def one_split(name: str, seed: int) -> Row:
             "frugal_gpt": methods.frugal_gpt(recorded, part, margin),
             "best_single": methods.single(recorded, part, margin),
             "oracle": methods.oracle(recorded, tested, part.test, margin),
-            "provable_oracle": methods.provable_oracle(recorded, tested, part, margin),
+            "provable_oracle": methods.provable_oracle(recorded, scorers, tested, part, margin),
         },
         test_quality=quality,
         random_quality=control.quality,
@@ -188,6 +188,7 @@ def figures_of(recorded: Recorded, rows: Sequence[Row]) -> dict[str, Any]:
         "usd_saved_rate": saved,
         "usd_saved_share_of_oracle": saved / best,
         "usd_saved_share_of_provable_oracle": saved / saving_rate(rows, "provable_oracle"),
+        "provable_share_of_oracle": saving_rate(rows, "provable_oracle") / best,
         "usd_saved_share_of_oracle_by_split": median_interval(shares),
         "usd_saved_vs_best_single_model": 1
         - sum(one.usd for one in ours) / sum(row.by_method["best_single"].usd for row in rows),

@@ -3,7 +3,7 @@
 from benchmarks._cascade.chains import Scorers, Style
 from benchmarks._cascade.recorded import USD_PER_VCPU_SECOND, Recorded
 from benchmarks._cascade.splits import CONFIDENCE, Choice, Rows, Split, bound, strong_alone
-from halve.techniques.inference.cascading.chain_search import candidates, chain_points, cheapest
+from halve.techniques.inference.cascading.chain_search import ChainPoints, candidates, chain_points, cheapest
 from halve.techniques.inference.cascading.chains import Chain, ChainTable, run_chain
 from halve.techniques.inference.cascading.guarantee import CertifiedChain, certified_chain
 
@@ -22,6 +22,14 @@ def certified(recorded: Recorded, part: Split, margin: float, scorers: Scorers) 
         chain_points(table, strong_scores=strong[part.search], expected_losses=scorers.expected_losses(structure))
         for structure, table in zip(scorers.structures(), scorers.tables(), strict=True)
     ]
+    return _allowed(recorded, part, margin, scorers, points)
+
+
+def _allowed(
+    recorded: Recorded, part: Split, margin: float, scorers: Scorers, points: list[ChainPoints]
+) -> CertifiedChain:
+    """Return the boldest of the candidates among these points that the certify rows allow."""
+    strong = recorded.scores[recorded.strong]
     tried = candidates(points, quality_drop_at_most=margin, certify_requests=len(part.certify), confidence=CONFIDENCE)
     return certified_chain(
         tried,
@@ -61,24 +69,24 @@ def oracle(recorded: Recorded, tables: list[ChainTable], rows: Rows, margin: flo
     return Choice(usd=usd, drop=found.quality_drop, label=" > ".join(found.chain.names))
 
 
-def provable_oracle(recorded: Recorded, tables: list[ChainTable], part: Split, margin: float) -> Choice:
-    """Return what the oracle would choose if its bound over as many draws as certify, not its drop, had to hold.
+def provable_oracle(
+    recorded: Recorded, scorers: Scorers, tables: list[ChainTable], part: Split, margin: float
+) -> Choice:
+    """Return what a search that knows the test rows proposes and the certify draws allow, tested as ours is.
 
-    The limit of any method that proves its promise by these bounds on this many questions, however well it searches.
+    The limit of a method that proves its promise by these bounds on this many draws, however well it searches; on
+    average, since its candidates are no luckier in the draws than others.
+
+    Args:
+        recorded: A set.
+        scorers: Of its answerers.
+        tables: Of all chains, on the test rows.
+        part: One split.
+        margin: The drop allowed.
     """
-    strong = recorded.scores[recorded.strong, part.test]
-    points = [chain_points(table, strong_scores=strong) for table in tables]
-    found = candidates(
-        points,
-        quality_drop_at_most=margin,
-        certify_requests=len(part.certify),
-        confidence=CONFIDENCE,
-        chances=(0.5,),
-    )
-    if not found:
-        return strong_alone(recorded, part.test)
-    usd = found[0].usd_per_request + encoder_usd(recorded, OURS, found[0].chain)
-    return Choice(usd=usd, drop=found[0].quality_drop, label=" > ".join(found[0].chain.names))
+    strong = recorded.scores[recorded.strong]
+    points = [chain_points(table, strong_scores=strong[part.test]) for table in tables]
+    return on_test(recorded, scorers, _allowed(recorded, part, margin, scorers, points).chain, part.test)
 
 
 def single(recorded: Recorded, part: Split, margin: float) -> Choice:

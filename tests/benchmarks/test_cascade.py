@@ -169,6 +169,7 @@ def test_figures_by_hand(small):
     assert found["usd_saved_rate"] == pytest.approx(0.7)
     assert found["usd_saved_share_of_oracle"] == pytest.approx(0.7 / 0.8)
     assert found["usd_saved_share_of_provable_oracle"] == pytest.approx(1.0)
+    assert found["provable_share_of_oracle"] == pytest.approx(0.7 / 0.8)
     assert found["usd_saved_vs_best_single_model"] == pytest.approx(1 - 9 / 24)
     assert found["best_single_model_in_hindsight"] == "strong"
     assert found["strong_alone_share"] == 0.0
