@@ -74,8 +74,7 @@ def provable_oracle(
 ) -> Choice:
     """Return what a search that knows the test rows proposes and the certify draws allow, tested as ours is.
 
-    The limit of a method that proves its promise by these bounds on this many draws, however well it searches; on
-    average, since its candidates are no luckier in the draws than others.
+    What a better search could reach with the same proof on as many draws, on average: one split may be luckier.
 
     Args:
         recorded: A set.

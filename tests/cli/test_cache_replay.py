@@ -35,7 +35,10 @@ def test_a_log_that_is_worth_it(halve_cli, folder):
     assert (policy["schema"], policy["encoder"]["name"]) == ("halve.hit-policy/2", "encoder")
     shown = halve_cli(["cache", "replay", "log.jsonl", "--encoder", "encoder", "--precision", 0.8], cwd=folder)
     assert shown.stdout.startswith("semantic cache on log.jsonl: enable\n")
-    assert f"{f'under {below[0]}':>18}  the same words only\n" in shown.stdout
+    for level in found["filling"]:
+        said = "the same words only" if level["threshold"] is None else format(level["threshold"], ".3f")
+        under = f"under {level['below']}"
+        assert f"{under:>18}  {said}\n" in shown.stdout
     assert f"{f'from {below[-1]}':>18}  {found['threshold']:.3f}\n" in shown.stdout
     assert all(len(line) <= 100 for line in shown.stdout.splitlines())
 

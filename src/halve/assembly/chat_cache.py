@@ -117,10 +117,6 @@ class ChatCache:
             self._closing.close()
             raise
 
-    def __len__(self) -> int:
-        """Completions held, of all partitions."""
-        return len(self._store)
-
     @property
     def usd_per_answer(self) -> float:
         """What one call of the server behind costs; 0 if unknown."""

@@ -9,7 +9,6 @@ from halve.techniques.inference.caching.semantic.among import (
     first_of_each,
     lookups_among,
     lookups_in_time,
-    lookups_in_window,
 )
 
 
@@ -60,6 +59,12 @@ def test_lengths_must_agree():
         lookups_among(["a"], unit([[1, 0], [0, 1]]), ["x"])
     with pytest.raises(InvalidParameterError, match="count must be at least 1"):
         lookups_among(["a"], unit([[1, 0]]), ["x"], count=0)
+    with pytest.raises(InvalidParameterError, match="partitions must be equally many"):
+        lookups_in_time(["a"], unit([[1, 0]]), ["x"], [])
+    with pytest.raises(InvalidParameterError, match="count must be at least 1"):
+        lookups_in_time(["a"], unit([[1, 0]]), ["x"], ["p"], count=0)
+    with pytest.raises(InvalidParameterError, match="stored must be at least 1"):
+        lookups_in_time(["a"], unit([[1, 0]]), ["x"], ["p"], stored=0)
 
 
 @given(st.integers(1, 30), st.integers(1, 3), st.integers(0, 2**16))
@@ -84,7 +89,7 @@ def test_a_window_is_the_latest_of_the_partition(n, homes, stored, count, seed):
     partitions = [str(home) for home in random.integers(homes, size=n)]
     earlier = earlier_in_partition(partitions)
     places = np.flatnonzero(random.random(n) < 0.7)
-    found = lookups_in_window(texts, vectors, texts, partitions, places=places, stored=stored, count=count)
+    found = lookups_in_time(texts, vectors, texts, partitions, places=places, stored=stored, count=count)
     for place, lookup in zip(places.tolist(), found, strict=True):
         before = [other for other in range(place) if partitions[other] == partitions[place]]
         assert earlier[place] == len(before)
@@ -100,7 +105,7 @@ def test_a_window_as_long_as_the_log_is_the_log():
     vectors, texts = unit(random.normal(size=(2500, 4))), [f"text {number}" for number in range(2500)]
     partitions = [str(home) for home in random.integers(2, size=2500)]
     whole = lookups_in_time(texts, vectors, texts, partitions, count=3)
-    found = lookups_in_window(texts, vectors, texts, partitions, places=np.arange(2500), stored=2500, count=3)
+    found = lookups_in_time(texts, vectors, texts, partitions, places=np.arange(2500), stored=2500, count=3)
     assert [[near.entry for near in each.neighbours] for each in found] == [
         [near.entry for near in each.neighbours] for each in whole
     ]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.among import lookups_in_window
+from halve.techniques.inference.caching.semantic.among import lookups_in_time
 from halve.techniques.inference.caching.semantic.log_replay import replay_log
 
 NAMES = (
@@ -110,7 +110,7 @@ def test_the_promise_is_kept_while_the_cache_fills(stored):
         policy = replayed(texts, answers, vectors, precision=0.85).policy
         assert (policy.threshold_at(1), policy.threshold_at(999)) == (1.0, policy.threshold)
         places = np.arange(1200, 1600)
-        young = lookups_in_window(texts, vectors, answers, [""] * 1600, places=places, stored=stored)
+        young = lookups_in_time(texts, vectors, answers, [""] * 1600, places=places, stored=stored)
         for place, lookup in zip(places.tolist(), young, strict=True):
             for held, hits in ((stored, careful), (None, careless)):
                 decision = policy.decide(

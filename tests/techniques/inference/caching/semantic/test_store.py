@@ -8,7 +8,7 @@ import pytest
 
 from halve.errors import InvalidParameterError
 from halve.techniques.inference.caching import exact_key
-from halve.techniques.inference.caching.semantic import held, uses
+from halve.techniques.inference.caching.semantic import uses
 from halve.techniques.inference.caching.semantic.eviction import Limits
 from halve.techniques.inference.caching.semantic.store import (
     FOREVER,
@@ -69,36 +69,6 @@ def test_no_search_leaves_its_partition(open_store, entry_of, partition_of, angl
     for tenant in range(4):
         found = texts(store, partition_of(f"tenant {tenant}"), angle(0), count=40)
         assert sorted(map(int, found)) == list(range(tenant, 40, 4))
-
-
-def test_living_entries_of_a_partition_are_counted_as_far_as_asked(open_store, entry_of, partition_of, monkeypatch):
-    monkeypatch.setattr(held, "SECONDS_PER_ENTRY", 0.0)
-    store, other = open_store(), open_store()
-
-    def counts(partition, *, now=0.0):
-        return [store.held(partition_of(partition), at_most=most, now_seconds=now) for most in (1, 2, 3, 4)]
-
-    assert counts("p") == [0, 0, 0, 0]
-    for number in range(3):
-        tags = frozenset({"docs"} if number else ())
-        store.put(entry_of(f"{number}", partition="q", degrees=number, expires_seconds=9.0 + number, tags=tags))
-    assert counts("p") == [0, 0, 0, 0]
-    assert counts("q") == [1, 2, 3, 3]
-    assert counts("q", now=10.5) == [1, 1, 1, 1]
-    other.invalidate("docs")
-    assert counts("q") == [1, 1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    "removal", [lambda store: store.invalidate("docs"), lambda store: store.expire(now_seconds=6.0)]
-)
-def test_a_removal_is_counted_at_once(open_store, entry_of, partition_of, monkeypatch, removal):
-    monkeypatch.setattr(held, "SECONDS_PER_ENTRY", 1000.0)
-    store = open_store()
-    store.put(entry_of("a", expires_seconds=5.0, tags=frozenset({"docs"})))
-    assert store.held(partition_of("p"), at_most=4, now_seconds=0.0) == 1
-    removal(store)
-    assert store.held(partition_of("p"), at_most=4, now_seconds=0.0) == 0
 
 
 def test_the_same_text_is_stored_once_and_the_later_answer_stands(open_store, entry_of, partition_of, angle):

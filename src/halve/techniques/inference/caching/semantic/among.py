@@ -1,6 +1,6 @@
 """What a cache would find: each text looked up among all others, or among those that came before it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,14 @@ def lookups_among(
         raise InvalidParameterError("count", rule="at least 1", value=count)
     numbers: dict[str, int] = {}
     kind = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
-
-    def hidden(rows: NDArray[np.int64], columns: int) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = kind[rows][:, None] == kind[None, :columns]
-        return same
-
-    return _found(texts, vectors, answers, hidden=hidden, count=count, grows=False)
+    places, found = np.arange(len(texts)), []
+    for start in range(0, len(texts), _BLOCK):
+        rows = places[start : start + _BLOCK]
+        cosines = vectors[rows] @ vectors.T
+        cosines[kind[rows][:, None] == kind] = -np.inf
+        for row, values in zip(rows.tolist(), cosines, strict=True):
+            found.append(_lookup(row, places, values, texts, vectors, answers, count=count))
+    return found
 
 
 def lookups_in_time(
@@ -50,6 +52,8 @@ def lookups_in_time(
     answers: Sequence[str],
     partitions: Sequence[str],
     *,
+    places: NDArray[np.int64] | None = None,
+    stored: int | None = None,
     count: int = 8,
 ) -> list[Lookup]:
     """Return, for each text, the look-up among the earlier texts of its partition, in order.
@@ -58,67 +62,36 @@ def lookups_in_time(
         texts: n of them, by arrival; different ones within a partition, see `first_of_each`.
         vectors, answers, count: As in `lookups_among`.
         partitions: n names.
+        places: int64 (m,): which texts, rising; None: all.
+        stored: Only the latest so many earlier ones, >= 1: what a cache sees that was started so many questions ago,
+            or that holds no more. None: all of them.
 
     Raises:
-        InvalidParameterError: If lengths differ or count is below 1.
+        InvalidParameterError: If lengths differ, or count or stored is below 1.
     """
     lengths = (len(texts), len(vectors), len(answers), len(partitions))
     if len(set(lengths)) != 1:
         raise InvalidParameterError("texts, vectors, answers and partitions", rule="equally many", value=lengths)
-    if count < 1:
-        raise InvalidParameterError("count", rule="at least 1", value=count)
-    numbers: dict[str, int] = {}
-    home = np.array([numbers.setdefault(name, len(numbers)) for name in partitions], dtype=np.int64)
-
-    def hidden(rows: NDArray[np.int64], columns: int) -> NDArray[np.bool_]:
-        later: NDArray[np.bool_] = np.arange(columns)[None, :] >= rows[:, None]
-        elsewhere: NDArray[np.bool_] = home[rows][:, None] != home[None, :columns]
-        return np.logical_or(later, elsewhere)
-
-    return _found(texts, vectors, answers, hidden=hidden, count=count, grows=True)
-
-
-def lookups_in_window(
-    texts: Sequence[str],
-    vectors: NDArray[np.float32],
-    answers: Sequence[str],
-    partitions: Sequence[str],
-    *,
-    places: NDArray[np.int64],
-    stored: int,
-    count: int = 8,
-) -> list[Lookup]:
-    """Return, for some texts, the look-up among the latest so many earlier texts of its partition.
-
-    Such a look-up is what a cache sees that was started that many questions ago, or that holds no more.
-
-    Args:
-        texts, vectors, answers, partitions, count: As in `lookups_in_time`.
-        places: int64 (m,): which texts, rising.
-        stored: Earlier texts that are looked at, >= 1.
-
-    Returns:
-        m look-ups, in the order of `places`.
-    """
+    for name, value in (("count", count), ("stored", stored)):
+        if value is not None and value < 1:
+            raise InvalidParameterError(name, rule="at least 1", value=value)
     members: dict[str, list[int]] = {}
     for place, name in enumerate(partitions):
         members.setdefault(name, []).append(place)
-    asked: dict[str, list[int]] = {}
-    for place in places.tolist():
-        asked.setdefault(partitions[place], []).append(place)
+    wanted = np.arange(len(texts)) if places is None else places
+    most = len(texts) if stored is None else stored
     found: dict[int, Lookup] = {}
-    for name, rows in asked.items():
-        own = np.array(members[name], dtype=np.int64)
-        at = np.searchsorted(own, rows)
-        for start in range(0, len(rows), _BLOCK):
-            block = at[start : start + _BLOCK]
-            first = max(0, int(block[0]) - stored)
-            columns = np.arange(first, int(block[-1]))
-            cosines = vectors[own[block]] @ vectors[own[columns]].T
-            cosines[(columns >= block[:, None]) | (columns < block[:, None] - stored)] = -np.inf
-            for row, values in zip(own[block].tolist(), cosines, strict=True):
+    for home in members.values():
+        own = np.array(home, dtype=np.int64)
+        asked = np.flatnonzero(np.isin(own, wanted))
+        for start in range(0, len(asked), _BLOCK):
+            rows = asked[start : start + _BLOCK]
+            columns = np.arange(max(0, int(rows[0]) - most), int(rows[-1]))
+            cosines = vectors[own[rows]] @ vectors[own[columns]].T
+            cosines[(columns >= rows[:, None]) | (columns < rows[:, None] - most)] = -np.inf
+            for row, values in zip(own[rows].tolist(), cosines, strict=True):
                 found[row] = _lookup(row, own[columns], values, texts, vectors, answers, count=count)
-    return [found[place] for place in places.tolist()]
+    return [found[place] for place in wanted.tolist()]
 
 
 def earlier_in_partition(partitions: Sequence[str]) -> NDArray[np.int64]:
@@ -140,27 +113,6 @@ def first_of_each(texts: Sequence[str], partitions: Sequence[str]) -> NDArray[np
             seen.add(key)
             places.append(place)
     return np.array(places, dtype=np.int64)
-
-
-def _found(
-    texts: Sequence[str],
-    vectors: NDArray[np.float32],
-    answers: Sequence[str],
-    *,
-    hidden: Callable[[NDArray[np.int64], int], NDArray[np.bool_]],
-    count: int,
-    grows: bool,
-) -> list[Lookup]:
-    """Return each text's nearest ones that are not hidden from it; of those up to it, if the store grows."""
-    found: list[Lookup] = []
-    for start in range(0, len(texts), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(texts)))
-        columns = int(rows[-1]) + 1 if grows else len(texts)
-        cosines = vectors[rows] @ vectors[:columns].T
-        cosines[hidden(rows, columns)] = -np.inf
-        for row, values in zip(rows.tolist(), cosines, strict=True):
-            found.append(_lookup(row, np.arange(columns), values, texts, vectors, answers, count=count))
-    return found
 
 
 def _lookup(

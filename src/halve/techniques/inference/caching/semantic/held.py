@@ -13,8 +13,6 @@ SECONDS_PER_ENTRY: Final = 1e-4
 MOST_SECONDS: Final = 5.0
 """No count stands longer: other processes remove entries too."""
 
-_MOST_REMEMBERED = 10_000
-
 
 @final
 class HeldCounts:
@@ -23,10 +21,13 @@ class HeldCounts:
     Args:
         read: Runs one statement that writes nothing.
         clock: Rising seconds.
+        most_remembered: Counts, >= 1; then all are forgotten.
     """
 
-    def __init__(self, read: Run, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._read, self._clock = read, clock
+    def __init__(
+        self, read: Run, *, clock: Callable[[], float] = time.monotonic, most_remembered: int = 10_000
+    ) -> None:
+        self._read, self._clock, self._most_remembered = read, clock, most_remembered
         self._counts: dict[tuple[bytes, int], tuple[int, float]] = {}
         self._lock = threading.Lock()
 
@@ -39,7 +40,7 @@ class HeldCounts:
             return count
         count = held(self._read, partition, at_most=at_most, now_seconds=now_seconds)
         with self._lock:
-            if len(self._counts) >= _MOST_REMEMBERED:
+            if len(self._counts) >= self._most_remembered:
                 self._counts.clear()
             self._counts[key] = count, now + min(SECONDS_PER_ENTRY * count, MOST_SECONDS)
         return count

@@ -1,22 +1,17 @@
 """Would a semantic cache pay on this log? Learns from its first half, proves on the next quarter, judges the last."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from halve.errors import InvalidParameterError
-from halve.techniques.inference.caching.semantic.among import (
-    earlier_in_partition,
-    first_of_each,
-    lookups_in_time,
-    lookups_in_window,
-)
+from halve.techniques.inference.caching.semantic.among import earlier_in_partition, first_of_each, lookups_in_time
 from halve.techniques.inference.caching.semantic.assessment import Assessor
+from halve.techniques.inference.caching.semantic.fill_levels import fill_levels
 from halve.techniques.inference.caching.semantic.fitting import FittedPolicy, LabelledLookup, calibrated, fit_assessor
-from halve.techniques.inference.caching.semantic.policy import FillLevel, HitPolicy
+from halve.techniques.inference.caching.semantic.policy import HitPolicy
 from halve.techniques.inference.caching.semantic.thresholds import (
     CurvePoint,
     ThresholdChoice,
@@ -28,16 +23,6 @@ LEARN, CALIBRATE = 0.5, 0.75
 """Up to which share of the new questions it learns, and calibrates; the rest judges."""
 
 FEWEST_NEW_QUESTIONS = 100
-
-FILL_SIZES = tuple(2**power for power in range(21))
-"""Entries of a partition at which a threshold of its own is proved: 1 to a million."""
-
-FEWEST_PER_LEVEL = 20
-"""Questions of the calibration with so many before them, below which nothing is said of a size."""
-
-MOST_PER_LEVEL = 5_000
-"""Questions that prove it, the latest: bounds the time."""
-
 _FEWEST_TO_LEARN = 200
 _MOST_MISTAKES = 20
 
@@ -130,64 +115,31 @@ def replay_log(
     new = [texts[place] for place in first.tolist()]
     own = [answers[place] for place in first.tolist()]
     homes = [partitions[place] for place in first.tolist()]
-    found = lookups_in_time(new, vectors[first], own, homes, count=neighbours)
-    labelled = [LabelledLookup(lookup=one, answer=answer) for one, answer in zip(found, own, strict=True)]
-    learn, calibrate = int(LEARN * len(labelled)), int(CALIBRATE * len(labelled))
-    assessor = _learned(labelled[:learn])
+    earlier, kept = earlier_in_partition(homes), vectors[first]
+
+    def asked(places: NDArray[np.int64], stored: int | None = None) -> list[LabelledLookup]:
+        found = lookups_in_time(new, kept, own, homes, places=places, stored=stored, count=neighbours)
+        return [LabelledLookup(lookup=one, answer=own[at]) for one, at in zip(found, places.tolist(), strict=True)]
 
     def proved(lookups: Sequence[LabelledLookup]) -> FittedPolicy:
         return calibrated(assessor or Assessor(), lookups, precision_at_least=precision_at_least, confidence=confidence)
 
-    def young(places: NDArray[np.int64], stored: int) -> list[LabelledLookup]:
-        seen = lookups_in_window(new, vectors[first], own, homes, places=places, stored=stored, count=neighbours)
-        return [LabelledLookup(lookup=one, answer=own[place]) for one, place in zip(seen, places.tolist(), strict=True)]
-
-    fitted, earlier = proved(labelled[learn:calibrate]), earlier_in_partition(homes)
+    lessons, calibration, rest = np.split(np.arange(len(new)), [int(LEARN * len(new)), int(CALIBRATE * len(new))])
+    assessor = _learned(asked(lessons))
+    fitted = proved(asked(calibration))
     if fitted.choice.point is not None:
-        places = np.arange(learn, calibrate)
-        levels = _fill_levels(
-            earlier[places],
-            lambda chosen, stored: proved(young(places[chosen], stored)).choice.threshold,
-            full=fitted.choice.threshold,
+        filling = fill_levels(
+            earlier, calibration, lambda *which: proved(asked(*which)).choice.threshold, full=fitted.choice.threshold
         )
-        fitted = replace(fitted, policy=replace(fitted.policy, filling=levels))
+        fitted = replace(fitted, policy=replace(fitted.policy, filling=filling))
     return _judged(
         fitted,
-        labelled[calibrate:],
-        held=earlier[calibrate:],
+        asked(rest),
+        held=earlier[rest],
         requests=len(texts),
         new=len(new),
         confidence=confidence,
         learned=bool(assessor),
-    )
-
-
-def _fill_levels(
-    earlier: NDArray[np.int64], threshold: Callable[[NDArray[np.intp], int], float], *, full: float
-) -> tuple[FillLevel, ...]:
-    """Return thresholds for partitions that hold less than those of the log did.
-
-    At each size, one is proved on the calibration's questions as they would have been answered from the latest so many
-    of their partition, each alone at the confidence of the whole. Between two sizes the stricter of both holds: fuller
-    is not always better. Levels with one threshold are one.
-
-    Args:
-        earlier: How many questions of its partition came before each question of the calibration.
-        threshold: Proves one from some of these questions, with so many stored.
-        full: The threshold that was proved on all as they were.
-    """
-    usual = {size: float(np.median(earlier[earlier >= size])) for size in FILL_SIZES if np.any(earlier >= size)}
-    reached = [size for size in usual if int(np.sum(earlier >= size)) >= FEWEST_PER_LEVEL]
-    sizes = [size for size in reached if usual[size] >= 2 * size]  # nearer to the log's own, that is proof enough
-    if not sizes:
-        return ()
-    proved = [threshold(np.flatnonzero(earlier >= size)[-MOST_PER_LEVEL:], size) for size in sizes]
-    ends = [*sizes[1:], int(usual[sizes[-1]])]
-    thresholds = [min(max(both), 1.0) for both in pairwise([*proved, full])]
-    return tuple(
-        FillLevel(below=below, threshold=threshold)
-        for below, threshold, later in zip(ends, thresholds, [*thresholds[1:], full], strict=True)
-        if threshold != later
     )
 
 

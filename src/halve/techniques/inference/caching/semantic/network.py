@@ -107,9 +107,8 @@ def _product(inputs: Single, weights: Single) -> Single:
     rows, width = len(inputs), weights.shape[1]
     if not 0 < rows <= _FEW_ROWS:
         return inputs @ weights
-    together = (
-        inputs if rows > 1 else np.repeat(inputs, 2, axis=0)
-    )  # one row alone goes to a routine that always shares
+    # One row alone would go to a routine that always shares.
+    together = inputs if rows > 1 else np.repeat(inputs, 2, axis=0)
     step = max(1, _UNSHARED // together.size)
     parts = [together @ weights[:, start : start + step] for start in range(0, width, step)]
     return np.concatenate(parts, axis=1)[:rows]
